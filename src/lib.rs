@@ -1,0 +1,10 @@
+//! stigmer: a declarative process manager. See ARCHITECTURE.md for the house.
+
+pub mod api;
+pub mod cli;
+pub mod home;
+pub mod keeper;
+pub mod logs;
+pub mod manifest;
+pub mod model;
+pub mod runner;

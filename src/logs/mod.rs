@@ -1,0 +1,1 @@
+//! Log files: the time index, reading, following.

@@ -1,0 +1,3 @@
+//! Performs effects: processes, probes.
+
+pub mod probe;
