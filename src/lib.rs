@@ -5,6 +5,7 @@ pub mod cli;
 pub mod home;
 pub mod keeper;
 pub mod logs;
+pub mod machine;
 pub mod manifest;
 pub mod model;
 pub mod runner;

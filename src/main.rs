@@ -1,1 +1,3 @@
+//! The program: keeper, engine and command line in one binary.
+
 fn main() {}

@@ -6,7 +6,6 @@
     missing_docs,
     clippy::pedantic,
     clippy::allow_attributes,
-    unreachable_pub,
     reason = "generated code; the proto file is the documentation"
 )]
 pub mod v1 {

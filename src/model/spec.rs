@@ -50,6 +50,67 @@ pub struct ComponentSpec {
     pub ports: Vec<u16>,
 }
 
+impl ComponentSpec {
+    /// Something that is only watched, with no probes and all defaults: the smallest spec there is.
+    #[must_use]
+    pub fn external() -> Self {
+        Self {
+            workload: Workload::External,
+            replicas: 1,
+            oneshot: false,
+            depends_on: BTreeMap::new(),
+            probes: ProbesSpec::default(),
+            restart: RestartSpec::default(),
+            stop: StopSpec::default(),
+            logs: LogSpec::default(),
+            labels: BTreeMap::new(),
+            profiles: BTreeSet::new(),
+            ports: Vec::new(),
+        }
+    }
+}
+
+impl Default for RestartSpec {
+    /// S16: always; at most 10 restarts in 10 minutes; `min_uptime` 10 s.
+    fn default() -> Self {
+        Self {
+            policy: RestartPolicy::Always,
+            max_restarts: Some(10),
+            window: Duration::from_secs(600),
+            min_uptime: Duration::from_secs(10),
+            backoff: BackoffSpec::default(),
+            success_exit_status: BTreeSet::new(),
+            prevent_exit_status: BTreeSet::new(),
+        }
+    }
+}
+
+impl Default for BackoffSpec {
+    /// S16: 1 s, doubled, at most 60 s, no jitter.
+    fn default() -> Self {
+        Self {
+            initial: Duration::from_secs(1),
+            multiplier: 2.0,
+            max: Duration::from_secs(60),
+            jitter: 0.0,
+        }
+    }
+}
+
+impl Default for StopSpec {
+    /// SIGTERM, then SIGKILL after 10 s.
+    fn default() -> Self {
+        Self { signal: libc::SIGTERM, timeout: Duration::from_secs(10), command: None }
+    }
+}
+
+impl Default for LogSpec {
+    /// Five files of 50 MB.
+    fn default() -> Self {
+        Self { max_size: 50_000_000, max_files: 5 }
+    }
+}
+
 /// What a component runs.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

@@ -99,6 +99,8 @@ pub enum StopReason {
     Requested,
     /// It ended by itself with success, and its policy does not start it again.
     Completed,
+    /// The daemon ended in order; the next one starts it again.
+    Daemon,
 }
 
 /// The three probes of a component (S2).

@@ -1,0 +1,598 @@
+//! All components, and what they owe each other: gates, the order of stopping, rolling replacement.
+//!
+//! The fleet is driven by [`FleetInput`]s and answers with a [`FleetStep`]. After each step it looks
+//! again at those components whose surroundings have changed, until nothing moves any more:
+//!
+//! ```text
+//!   input ─▶ component.step ─▶ touched ─▶ gates of dependents ─▶ held stops ─▶ rolling ─▶ removals
+//!                  ▲                                                              │
+//!                  └────────────────────────── more inputs ◀──────────────────────┘
+//! ```
+//!
+//! A component that is to stop is held (it is told to retire, and is not restarted any more) while a
+//! dependent of it that is to stop as well is still alive; so everything ends in reverse order (S56).
+//! Replicas are replaced one at a time, the next when all others are ready (S9).
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::sync::Arc;
+
+use super::component::{Answer, Component, Effect, Input, Step};
+use super::order::{Dependents, Key};
+use super::phase::{Phase, Wish};
+use crate::model::spec::{ComponentSpec, Condition};
+use crate::model::{Event, EventKind, InstanceId, RunId, State, StopReason, Time};
+
+/// What the fleet may be told.
+#[derive(Clone, Debug)]
+pub enum FleetInput {
+    /// Time has passed.
+    Tick,
+    /// The plan of a manifest: carried out as a whole, so that new components see each other.
+    Apply(Vec<Change>),
+    /// A person asks something of these instances.
+    Control(Action, Vec<InstanceId>),
+    /// The runner reports about a run.
+    Answer(RunId, Answer),
+}
+
+/// One line of a plan.
+#[derive(Clone, PartialEq, Debug)]
+pub enum Change {
+    /// A new instance, to be started.
+    Create(InstanceId, Arc<ComponentSpec>),
+    /// A spec that the running program cannot see.
+    Update(InstanceId, Arc<ComponentSpec>),
+    /// A spec that needs another run.
+    Replace(InstanceId, Arc<ComponentSpec>),
+    /// A stopped instance is to run again.
+    Start(InstanceId),
+    /// An instance that is no longer declared.
+    Remove(InstanceId),
+}
+
+/// What a person may ask of an instance.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Action {
+    /// Run.
+    Start,
+    /// End, in reverse order of the dependencies.
+    Stop,
+    /// End and run again, at once.
+    Restart,
+    /// End and run again, one replica at a time, waiting for readiness.
+    Roll,
+    /// A new chance for what has failed.
+    Reset,
+    /// End, in reverse order, and be forgotten.
+    Remove,
+    /// End because the daemon ends; the wish to run is kept.
+    Pause,
+}
+
+/// What came of an input.
+#[must_use = "effects that are not performed leave components waiting for ever"]
+#[derive(Default, Debug)]
+pub struct FleetStep {
+    /// To be performed, in order.
+    pub effects: Vec<(InstanceId, Effect)>,
+    /// To be told, in order.
+    pub events: Vec<Event>,
+    /// Instances of which something changed that anybody might look at.
+    pub changed: BTreeSet<InstanceId>,
+    /// Instances that are gone.
+    pub removed: Vec<InstanceId>,
+}
+
+/// The owner of all components.
+#[derive(Clone, Debug, Default)]
+pub struct Fleet {
+    members: BTreeMap<InstanceId, Component>,
+    dependents: Dependents,
+    runs: HashMap<RunId, InstanceId>,
+    deadlines: BTreeSet<(Time, InstanceId)>,
+    deadline_of: HashMap<InstanceId, Time>,
+    /// Told to stop, and held until their dependents are gone.
+    held: BTreeSet<InstanceId>,
+    /// To be forgotten once they have ended.
+    leaving: BTreeSet<InstanceId>,
+    /// Replicas that wait for their turn to be replaced.
+    rolling: BTreeMap<Key, VecDeque<Turn>>,
+    next_run: u64,
+}
+
+impl Fleet {
+    /// An empty fleet whose first run has the identifier `next_run`.
+    #[must_use]
+    pub fn new(next_run: u64) -> Self {
+        Self { next_run, ..Self::default() }
+    }
+
+    /// Takes in a component from the store, before any input.
+    pub fn restore(&mut self, instance: &InstanceId, component: Component) {
+        if let Some(run) = component.run() {
+            self.runs.insert(run, instance.clone());
+        }
+        // The old engine may have died between asking it to retire and letting it end.
+        if component.wish() != Wish::Run && component.is_live() {
+            self.held.insert(instance.clone());
+        }
+        self.dependents.declare(instance, component.spec());
+        self.members.insert(instance.clone(), component);
+        self.retime(instance);
+    }
+
+    /// After all components were restored: opens the gates, and starts again what the old daemon had
+    /// paused.
+    pub fn resume(&mut self, now: Time) -> FleetStep {
+        let mut work = Work::default();
+        let everybody: Vec<InstanceId> = self.members.keys().cloned().collect();
+        for instance in &everybody {
+            self.regate(instance, now, &mut work);
+        }
+        for instance in everybody {
+            let paused = self.members.get(&instance).is_some_and(|component| {
+                component.wish() == Wish::Run
+                    && matches!(
+                        component.phase(),
+                        Phase::Stopped { reason: StopReason::Daemon | StopReason::New }
+                    )
+            });
+            if paused {
+                self.tell(&instance, now, Input::Start, &mut work);
+            }
+            // What was waiting may go on by now.
+            self.tell(&instance, now, Input::Tick, &mut work);
+        }
+        self.settle(now, work)
+    }
+
+    /// One component.
+    #[must_use]
+    pub fn get(&self, instance: &InstanceId) -> Option<&Component> {
+        self.members.get(instance)
+    }
+
+    /// All components in order.
+    pub fn iter(&self) -> impl Iterator<Item = (&InstanceId, &Component)> {
+        self.members.iter()
+    }
+
+    /// Whose run this is.
+    #[must_use]
+    pub fn owner(&self, run: RunId) -> Option<&InstanceId> {
+        self.runs.get(&run)
+    }
+
+    /// The earliest time at which somebody wants a tick.
+    #[must_use]
+    pub fn next_deadline(&self) -> Option<Time> {
+        self.deadlines.first().map(|(at, _)| *at)
+    }
+
+    /// The identifier of the next run.
+    #[must_use]
+    pub const fn next_run(&self) -> u64 {
+        self.next_run
+    }
+
+    /// Dependencies of an instance whose condition does not hold.
+    #[must_use]
+    pub fn unmet(&self, instance: &InstanceId) -> Vec<(String, Condition)> {
+        self.members
+            .get(instance)
+            .map_or_else(Vec::new, |component| self.unmet_by(instance, component.spec()))
+    }
+
+    fn unmet_by(&self, instance: &InstanceId, spec: &ComponentSpec) -> Vec<(String, Condition)> {
+        spec.depends_on
+            .iter()
+            .filter(|(name, condition)| !self.holds(&instance.project, name, **condition))
+            .map(|(name, condition)| (name.clone(), *condition))
+            .collect()
+    }
+
+    /// Takes an input.
+    pub fn step(&mut self, now: Time, input: FleetInput) -> FleetStep {
+        let mut work = Work::default();
+        match input {
+            FleetInput::Tick => self.tick(now, &mut work),
+            FleetInput::Apply(changes) => self.apply(now, changes, &mut work),
+            FleetInput::Control(action, instances) => {
+                self.control(now, action, instances, &mut work);
+            }
+            FleetInput::Answer(run, answer) => {
+                if let Some(instance) = self.runs.get(&run).cloned() {
+                    self.tell(&instance, now, Input::Answer(run, answer), &mut work);
+                }
+            }
+        }
+        self.settle(now, work)
+    }
+
+    fn tick(&mut self, now: Time, work: &mut Work) {
+        let due: Vec<InstanceId> = self
+            .deadlines
+            .iter()
+            .take_while(|(at, _)| *at <= now)
+            .map(|(_, instance)| instance.clone())
+            .collect();
+        for instance in due {
+            self.tell(&instance, now, Input::Tick, work);
+        }
+    }
+
+    fn apply(&mut self, now: Time, changes: Vec<Change>, work: &mut Work) {
+        // First everything is declared, so that gates are right before anybody starts.
+        let mut created = Vec::new();
+        let mut rest = Vec::new();
+        for change in changes {
+            match change {
+                Change::Create(instance, spec) => {
+                    // One that was removed and has not ended yet comes back as the one that it was.
+                    if self.members.contains_key(&instance) {
+                        rest.push((instance.clone(), Input::Replace(spec)));
+                        rest.push((instance, Input::Start));
+                        continue;
+                    }
+                    let seed = seed_of(&instance);
+                    self.dependents.declare(&instance, &spec);
+                    self.members.insert(instance.clone(), Component::new(spec, seed));
+                    created.push(instance);
+                }
+                Change::Update(instance, spec) => rest.push((instance, Input::Update(spec))),
+                Change::Replace(instance, spec) => rest.push((instance, Input::Replace(spec))),
+                Change::Start(instance) => rest.push((instance, Input::Start)),
+                Change::Remove(instance) => self.leave(now, instance, work),
+            }
+        }
+        for (instance, input) in rest {
+            match input {
+                Input::Start => {
+                    self.leaving.remove(&instance);
+                    self.held.remove(&instance);
+                    self.tell(&instance, now, Input::Start, work);
+                }
+                Input::Replace(spec) => self.roll_to(&instance, spec, now, work),
+                Input::Update(spec) => {
+                    self.forget_turn(&instance);
+                    self.tell(&instance, now, Input::Update(spec), work);
+                }
+                other => self.tell(&instance, now, other, work),
+            }
+        }
+        for instance in &created {
+            self.regate(instance, now, work);
+        }
+        for instance in created {
+            self.tell(&instance, now, Input::Start, work);
+        }
+    }
+
+    /// A changed spec: replicas that serve are replaced one after another.
+    fn roll_to(
+        &mut self,
+        instance: &InstanceId,
+        spec: Arc<ComponentSpec>,
+        now: Time,
+        work: &mut Work,
+    ) {
+        let serves = self
+            .members
+            .get(instance)
+            .is_some_and(|component| component.wish() == Wish::Run && component.is_ready());
+        if serves && spec.replicas > 1 {
+            self.enqueue(instance, Some(spec));
+        } else {
+            self.forget_turn(instance);
+            self.tell(instance, now, Input::Replace(spec), work);
+        }
+    }
+
+    fn enqueue(&mut self, instance: &InstanceId, spec: Option<Arc<ComponentSpec>>) {
+        let queue = self.rolling.entry(key_of(instance)).or_default();
+        match queue.iter_mut().find(|turn| turn.instance == *instance) {
+            Some(turn) => turn.spec = spec.or(turn.spec.take()),
+            None => queue.push_back(Turn { instance: instance.clone(), spec }),
+        }
+    }
+
+    fn forget_turn(&mut self, instance: &InstanceId) {
+        if let Some(queue) = self.rolling.get_mut(&key_of(instance)) {
+            queue.retain(|turn| turn.instance != *instance);
+        }
+    }
+
+    fn control(&mut self, now: Time, action: Action, instances: Vec<InstanceId>, work: &mut Work) {
+        for instance in instances {
+            match action {
+                Action::Start => {
+                    self.held.remove(&instance);
+                    self.leaving.remove(&instance);
+                    self.tell(&instance, now, Input::Start, work);
+                }
+                Action::Stop => self.hold(now, instance, Wish::Stop, work),
+                Action::Pause => self.hold(now, instance, Wish::Pause, work),
+                Action::Remove => self.leave(now, instance, work),
+                Action::Restart => {
+                    self.held.remove(&instance);
+                    self.leaving.remove(&instance);
+                    self.tell(&instance, now, Input::Restart, work);
+                }
+                // What nobody wants to run has nothing to be replaced.
+                Action::Roll => {
+                    if self.members.get(&instance).is_some_and(|c| c.wish() == Wish::Run) {
+                        self.enqueue(&instance, None);
+                    }
+                }
+                Action::Reset => self.tell(&instance, now, Input::Reset, work),
+            }
+        }
+    }
+
+    fn leave(&mut self, now: Time, instance: InstanceId, work: &mut Work) {
+        self.leaving.insert(instance.clone());
+        self.hold(now, instance, Wish::Stop, work);
+    }
+
+    /// Tells a component to retire and holds its end until its dependents are gone.
+    fn hold(&mut self, now: Time, instance: InstanceId, wish: Wish, work: &mut Work) {
+        self.forget_turn(&instance);
+        self.tell(&instance, now, Input::Retire(wish), work);
+        self.held.insert(instance);
+    }
+
+    /// Looks again at everything that may have been moved by what happened, until nothing moves.
+    fn settle(&mut self, now: Time, mut work: Work) -> FleetStep {
+        loop {
+            while let Some(instance) = work.respecified.pop() {
+                self.regate(&instance, now, &mut work);
+            }
+            while let Some(instance) = work.moved.pop() {
+                let dependents: Vec<InstanceId> = self.dependents.of(&instance).cloned().collect();
+                for dependent in dependents {
+                    self.regate(&dependent, now, &mut work);
+                }
+            }
+            self.release(now, &mut work);
+            self.roll(now, &mut work);
+            self.remove_gone(&mut work);
+            if work.moved.is_empty() && work.respecified.is_empty() {
+                return work.step;
+            }
+        }
+    }
+
+    /// Lets those end whose dependents are gone.
+    fn release(&mut self, now: Time, work: &mut Work) {
+        let free: Vec<InstanceId> = self
+            .held
+            .iter()
+            .filter(|instance| !self.has_retiring_dependent(instance))
+            .cloned()
+            .collect();
+        for instance in free {
+            self.held.remove(&instance);
+            let idle = self.members.get(&instance).is_none_or(|component| !component.is_live());
+            if !idle {
+                self.tell(&instance, now, Input::Stop, work);
+            }
+        }
+    }
+
+    fn has_retiring_dependent(&self, instance: &InstanceId) -> bool {
+        self.dependents.of(instance).any(|dependent| {
+            self.members
+                .get(dependent)
+                .is_some_and(|member| member.is_live() && member.wish() != Wish::Run)
+        })
+    }
+
+    /// Replaces the next replica of each component whose other replicas are all ready.
+    fn roll(&mut self, now: Time, work: &mut Work) {
+        let mut next = Vec::new();
+        for (key, queue) in &mut self.rolling {
+            let Some(Turn { instance: candidate, .. }) = queue.front() else { continue };
+            let others_ready = self
+                .members
+                .range(
+                    InstanceId { project: key.0.clone(), component: key.1.clone(), replica: 0 }..,
+                )
+                .take_while(|(id, _)| id.project == key.0 && id.component == key.1)
+                .filter(|(id, component)| *id != candidate && component.wish() == Wish::Run)
+                .all(|(_, component)| component.is_ready() || component.state() == State::Failed);
+            if others_ready && let Some(turn) = queue.pop_front() {
+                next.push(turn);
+            }
+        }
+        self.rolling.retain(|_, queue| !queue.is_empty());
+        for Turn { instance, spec } in next {
+            match spec {
+                Some(spec) => self.tell(&instance, now, Input::Replace(spec), work),
+                None => self.tell(&instance, now, Input::Restart, work),
+            }
+        }
+    }
+
+    fn remove_gone(&mut self, work: &mut Work) {
+        let gone: Vec<InstanceId> = self
+            .leaving
+            .iter()
+            .filter(|instance| {
+                self.members
+                    .get(instance)
+                    .is_none_or(|component| !component.is_live() && component.wish() != Wish::Run)
+            })
+            .cloned()
+            .collect();
+        for instance in gone {
+            self.leaving.remove(&instance);
+            self.held.remove(&instance);
+            if self.members.remove(&instance).is_none() {
+                continue;
+            }
+            if let Some(at) = self.deadline_of.remove(&instance) {
+                self.deadlines.remove(&(at, instance.clone()));
+            }
+            self.dependents.forget(&instance);
+            work.moved.push(instance.clone());
+            work.step.changed.remove(&instance);
+            work.step.events.push(Event { instance: instance.clone(), kind: EventKind::Removed });
+            work.step.removed.push(instance);
+        }
+    }
+
+    /// Computes the gate of an instance anew.
+    fn regate(&mut self, instance: &InstanceId, now: Time, work: &mut Work) {
+        let unmet = in_words(self.unmet(instance));
+        let changed = self.members.get(instance).is_some_and(|member| *member.gate != *unmet);
+        if changed {
+            self.tell(instance, now, Input::Gate(unmet), work);
+        }
+    }
+
+    /// Whether all replicas of a component meet a condition. One that is not declared never does.
+    fn holds(&self, project: &Arc<str>, name: &str, condition: Condition) -> bool {
+        let instances = self.instances(project, name);
+        !instances.is_empty()
+            && instances.iter().all(|instance| {
+                self.members.get(instance).is_some_and(|member| member.satisfies(condition))
+            })
+    }
+
+    fn instances(&self, project: &Arc<str>, name: &str) -> Vec<InstanceId> {
+        let first = InstanceId { project: project.clone(), component: name.into(), replica: 0 };
+        self.members
+            .range(first..)
+            .take_while(|(id, _)| id.project == *project && *id.component == *name)
+            .map(|(id, _)| id.clone())
+            .collect()
+    }
+
+    /// Gives an input to a component and gathers what comes of it.
+    fn tell(&mut self, instance: &InstanceId, now: Time, input: Input, work: &mut Work) {
+        // A spec comes with its gate: what is launched by it must not slip through the old one.
+        let gate = match &input {
+            Input::Update(spec) | Input::Replace(spec) => {
+                Some(in_words(self.unmet_by(instance, spec)))
+            }
+            Input::Tick
+            | Input::Start
+            | Input::Stop
+            | Input::Retire(_)
+            | Input::Restart
+            | Input::Reset
+            | Input::Gate(_)
+            | Input::Answer(..) => None,
+        };
+        let Some(component) = self.members.get_mut(instance) else { return };
+        if let Some(gate) = gate {
+            component.gate = gate;
+        }
+        let before = component.run();
+        let old_spec = component.spec().clone();
+        let facts = Facts::of(component);
+        let next_run = &mut self.next_run;
+        let mut runs = || {
+            let run = RunId(*next_run);
+            *next_run += 1;
+            run
+        };
+        let Step { effects, events } = component.step(now, input, &mut runs);
+        let after = component.run();
+        if facts != Facts::of(component) {
+            work.moved.push(instance.clone());
+        }
+        if !Arc::ptr_eq(&old_spec, component.spec()) {
+            self.dependents.declare(instance, component.spec());
+            work.respecified.push(instance.clone());
+        }
+        if before != after {
+            if let Some(run) = before {
+                self.runs.remove(&run);
+            }
+            if let Some(run) = after {
+                self.runs.insert(run, instance.clone());
+            }
+        }
+        work.step.changed.insert(instance.clone());
+        work.step.effects.extend(effects.into_iter().map(|effect| (instance.clone(), effect)));
+        work.step
+            .events
+            .extend(events.into_iter().map(|kind| Event { instance: instance.clone(), kind }));
+        self.retime(instance);
+    }
+
+    fn retime(&mut self, instance: &InstanceId) {
+        let next = self.members.get(instance).and_then(Component::next_deadline);
+        if self.deadline_of.get(instance).copied() == next {
+            return;
+        }
+        if let Some(old) = self.deadline_of.remove(instance) {
+            self.deadlines.remove(&(old, instance.clone()));
+        }
+        if let Some(at) = next {
+            self.deadlines.insert((at, instance.clone()));
+            self.deadline_of.insert(instance.clone(), at);
+        }
+    }
+}
+
+/// A replica that waits to be replaced. Until then it lives by the spec that it was launched with, so
+/// that new probes do not judge an old program.
+#[derive(Clone, Debug)]
+struct Turn {
+    instance: InstanceId,
+    /// `None`: the same spec again.
+    spec: Option<Arc<ComponentSpec>>,
+}
+
+/// What is gathered while an input is worked off.
+#[derive(Default)]
+struct Work {
+    step: FleetStep,
+    /// Instances of which others may have to take note.
+    moved: Vec<InstanceId>,
+    /// Instances whose dependencies may have changed.
+    respecified: Vec<InstanceId>,
+}
+
+/// What others see of a component.
+#[derive(PartialEq, Eq)]
+struct Facts {
+    live: bool,
+    state: State,
+    wish: Wish,
+    conditions: [bool; 4],
+}
+
+impl Facts {
+    fn of(component: &Component) -> Self {
+        Self {
+            live: component.is_live(),
+            state: component.state(),
+            wish: component.wish(),
+            conditions: [
+                component.satisfies(Condition::Started),
+                component.satisfies(Condition::Healthy),
+                component.satisfies(Condition::Ready),
+                component.satisfies(Condition::Completed),
+            ],
+        }
+    }
+}
+
+/// `db ready`, `migrate completed`.
+fn in_words(unmet: Vec<(String, Condition)>) -> Vec<String> {
+    unmet.into_iter().map(|(name, condition)| format!("{name} {}", condition.as_str())).collect()
+}
+
+fn key_of(instance: &InstanceId) -> Key {
+    (instance.project.clone(), instance.component.clone())
+}
+
+/// A seed for the jitter that differs between instances and is the same after a restart (FNV-1a).
+fn seed_of(instance: &InstanceId) -> u64 {
+    instance.to_string().bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
+        (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
+    })
+}

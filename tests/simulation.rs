@@ -1,0 +1,530 @@
+//! Whole fleets under random faults: a simulated runner, a virtual clock, seeded schedules, and the
+//! invariants of `machine` checked after every step.
+//!
+//! `STIGMER_SIM_SEEDS=N` sets the number of schedules (100,000 by default), `STIGMER_SIM_SEED=S`
+//! replays one of them. A failing seed is printed.
+
+#![expect(clippy::expect_used, reason = "a test fails by panicking")]
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use stigmer::machine::{Action, Answer, Change, Effect, Fleet, FleetInput, FleetStep, Phase, Wish};
+use stigmer::model::spec::{
+    Check, CommandSpec, ComponentSpec, Condition, ProbeSpec, ProcessSpec, RestartPolicy, Workload,
+};
+use stigmer::model::{
+    EventKind, Exit, InstanceId, LaunchError, LaunchStage, ProbeRole, RunId, State, Time,
+};
+
+const STEPS: u32 = 60;
+
+/// A splitmix64: the whole schedule follows from one number.
+struct Dice(u64);
+
+impl Dice {
+    fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
+        let mut mixed = self.0;
+        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+        mixed ^ (mixed >> 31)
+    }
+
+    fn below(&mut self, bound: u64) -> u64 {
+        self.next() % bound
+    }
+
+    fn small(&mut self, bound: u32) -> u32 {
+        u32::try_from(self.below(bound.into())).expect("below a u32")
+    }
+
+    fn choose<T: Copy>(&mut self, from: &[T]) -> T {
+        from[usize::try_from(self.below(from.len() as u64)).expect("an index")]
+    }
+
+    fn one_in(&mut self, chances: u64) -> bool {
+        self.below(chances) == 0
+    }
+}
+
+/// What a run is in the simulated world.
+#[derive(Clone, Debug, PartialEq)]
+enum Program {
+    /// Asked for, and not executed yet.
+    Pending,
+    /// It runs.
+    Up,
+    /// Its main process is gone, something of it is left.
+    Rest,
+}
+
+struct World {
+    now: Time,
+    fleet: Fleet,
+    dice: Dice,
+    programs: BTreeMap<RunId, (InstanceId, Program)>,
+    probes: Vec<(RunId, ProbeRole, u64)>,
+    /// Everything that was ever launched: no run is launched twice.
+    launched: BTreeSet<RunId>,
+    states: BTreeMap<InstanceId, State>,
+    declared: BTreeMap<InstanceId, Arc<ComponentSpec>>,
+}
+
+impl World {
+    fn new(seed: u64) -> Self {
+        Self {
+            now: Time::from_secs(100),
+            fleet: Fleet::new(1),
+            dice: Dice(seed),
+            programs: BTreeMap::new(),
+            probes: Vec::new(),
+            launched: BTreeSet::new(),
+            states: BTreeMap::new(),
+            declared: BTreeMap::new(),
+        }
+    }
+
+    fn spec(&mut self, index: u64) -> ComponentSpec {
+        let mut spec = ComponentSpec {
+            workload: Workload::Process(ProcessSpec {
+                command: CommandSpec::Exec(vec![format!("/bin/{}", self.dice.below(4))]),
+                working_dir: "/".into(),
+                env: BTreeMap::new(),
+                user: None,
+                group: None,
+                umask: None,
+                nice: None,
+                rlimits: BTreeMap::new(),
+            }),
+            ..ComponentSpec::external()
+        };
+        if self.dice.one_in(8) {
+            spec.workload = Workload::External;
+        }
+        spec.restart.policy = match self.dice.below(4) {
+            0 => RestartPolicy::OnFailure,
+            1 => RestartPolicy::Never,
+            _ => RestartPolicy::Always,
+        };
+        if self.dice.one_in(4) {
+            spec.restart.backoff.initial = Duration::ZERO;
+        }
+        spec.restart.max_restarts = self.dice.choose(&[None, Some(0), Some(2), Some(10)]);
+        for role in ProbeRole::ALL {
+            if self.dice.one_in(2) {
+                let probe = Some(ProbeSpec {
+                    check: Check::Process,
+                    interval: Duration::from_secs(1 + self.dice.below(10)),
+                    timeout: Duration::from_secs(3),
+                    failure_threshold: 1 + self.dice.small(3),
+                    success_threshold: 1,
+                    initial_delay: Duration::ZERO,
+                });
+                match role {
+                    ProbeRole::Startup => spec.probes.startup = probe,
+                    ProbeRole::Liveness => spec.probes.liveness = probe,
+                    ProbeRole::Readiness => spec.probes.readiness = probe,
+                }
+            }
+        }
+        if index > 0 && self.dice.one_in(2) {
+            let condition = match self.dice.below(3) {
+                0 => Condition::Started,
+                1 => Condition::Healthy,
+                _ => Condition::Ready,
+            };
+            spec.depends_on.insert(format!("c{}", self.dice.below(index)), condition);
+        }
+        spec
+    }
+
+    fn feed(&mut self, input: FleetInput) {
+        let step = self.fleet.step(self.now, input);
+        self.absorb(step);
+    }
+
+    fn absorb(&mut self, step: FleetStep) {
+        for event in &step.events {
+            if let EventKind::StateChanged { from, to } = event.kind {
+                let state = self.states.entry(event.instance.clone()).or_insert(State::Stopped);
+                assert_eq!(*state, from, "{}: changes follow each other", event.instance);
+                assert!(from.may_become(to), "{}: {from} -> {to}", event.instance);
+                *state = to;
+            }
+        }
+        for instance in step.removed {
+            self.states.remove(&instance);
+            assert!(
+                !self.programs.values().any(|(owner, _)| *owner == instance),
+                "{instance} was removed while something of it is left"
+            );
+        }
+        for (instance, effect) in step.effects {
+            self.perform(&instance, &effect);
+        }
+        self.check();
+    }
+
+    fn perform(&mut self, instance: &InstanceId, effect: &Effect) {
+        match *effect {
+            Effect::Launch { run, .. } => {
+                assert!(
+                    !self.programs.values().any(|(owner, _)| owner == instance),
+                    "{instance}: a second copy"
+                );
+                assert!(self.launched.insert(run), "run {run} was launched twice");
+                self.programs.insert(run, (instance.clone(), Program::Pending));
+            }
+            Effect::Terminate { run, .. } | Effect::TerminateRest { run, .. } => {
+                assert!(self.programs.contains_key(&run), "{instance}: a signal to nobody");
+            }
+            Effect::Kill { run } => {
+                assert!(self.programs.contains_key(&run), "{instance}: a kill of nobody");
+            }
+            Effect::Forget { run } => {
+                if let Some((_, program)) = self.programs.remove(&run) {
+                    panic!("{instance}: forgotten while {program:?}");
+                }
+                self.probes.retain(|(probed, _, _)| *probed != run);
+            }
+            Effect::CancelProbe { run, role } => {
+                self.probes.retain(|(probed, which, _)| (*probed, *which) != (run, role));
+            }
+            Effect::Probe { run, role, sequence, .. } => {
+                assert!(
+                    !self.probes.iter().any(|(r, p, _)| *r == run && *p == role),
+                    "{instance}: the {role} probe overlaps itself"
+                );
+                self.probes.push((run, role, sequence));
+            }
+        }
+    }
+
+    fn check(&self) {
+        for (instance, component) in self.fleet.iter() {
+            let live = self.programs.values().filter(|(owner, _)| owner == instance).count();
+            assert!(live <= 1, "{instance}: {live} copies");
+            let external = matches!(
+                component.phase(),
+                Phase::Alive(alive) if alive.run.is_external()
+            );
+            assert!(
+                component.is_live() == (live == 1) || external,
+                "{instance}: it thinks {:?}, the world has {live}",
+                component.phase()
+            );
+            match (component.wish(), component.phase()) {
+                (Wish::Run, Phase::Waiting) => {
+                    assert!(
+                        !self.fleet.unmet(instance).is_empty(),
+                        "{instance} waits for nothing: {component:#?}"
+                    );
+                }
+                (Wish::Run, Phase::Backoff { .. }) => {
+                    assert!(component.next_deadline().is_some(), "{instance} waits for ever");
+                }
+                (Wish::Stop | Wish::Pause, Phase::Waiting | Phase::Backoff { .. }) => {
+                    panic!("{instance}: nobody wants it, and it is {:?}", component.phase());
+                }
+                _ => {}
+            }
+        }
+    }
+
+    fn answer(&mut self, run: RunId, answer: Answer) {
+        self.feed(FleetInput::Answer(run, answer));
+    }
+
+    /// The world moves: a launch is answered, a program ends, a probe has a result, time passes.
+    fn happen(&mut self) {
+        let runs: Vec<RunId> = self.programs.keys().copied().collect();
+        let at = self.now;
+        match self.dice.below(10) {
+            0..4 if !runs.is_empty() => {
+                let run = self.dice.choose(&runs);
+                self.advance(run);
+            }
+            4..6 if !self.probes.is_empty() => {
+                let index = self.dice.below(self.probes.len() as u64);
+                let (run, role, sequence) =
+                    self.probes.swap_remove(usize::try_from(index).expect("an index"));
+                let outcome = if self.dice.one_in(3) { Err("no".into()) } else { Ok(()) };
+                self.answer(run, Answer::Probed { role, sequence, outcome });
+            }
+            6 => {
+                // An answer about a run that nobody knows any more.
+                let run = RunId(self.dice.below(1 + self.fleet.next_run()));
+                if !self.programs.contains_key(&run) && self.fleet.owner(run).is_none() {
+                    self.answer(run, Answer::Exited { exit: Exit::code(0), at, empty: true });
+                    self.answer(run, Answer::Gone);
+                }
+            }
+            7 => self.command(),
+            _ => {
+                let next = self.fleet.next_deadline().unwrap_or(self.now);
+                let jump = Duration::from_millis(self.dice.below(3_000));
+                self.now = if self.dice.one_in(2) { self.now.max(next) } else { self.now + jump };
+                self.feed(FleetInput::Tick);
+            }
+        }
+    }
+
+    fn advance(&mut self, run: RunId) {
+        let Some((_, program)) = self.programs.get(&run).cloned() else { return };
+        let at = self.now;
+        match program {
+            Program::Pending if self.dice.one_in(5) => {
+                self.programs.remove(&run);
+                let transient = self.dice.one_in(2);
+                self.answer(
+                    run,
+                    Answer::LaunchFailed(LaunchError {
+                        stage: LaunchStage::Exec,
+                        errno: None,
+                        message: "no".into(),
+                        hint: None,
+                        transient,
+                    }),
+                );
+            }
+            Program::Pending => {
+                self.set(run, Program::Up);
+                self.answer(run, Answer::Launched { pid: 7, at });
+            }
+            Program::Up => {
+                let exit = match self.dice.below(4) {
+                    0 => Exit::code(0),
+                    1 => Exit::signal(9),
+                    2 => Exit::unknown(),
+                    _ => Exit::code(1),
+                };
+                let empty = !self.dice.one_in(3);
+                if empty {
+                    self.programs.remove(&run);
+                } else {
+                    self.set(run, Program::Rest);
+                }
+                self.answer(run, Answer::Exited { exit, at, empty });
+            }
+            Program::Rest => {
+                self.programs.remove(&run);
+                self.answer(run, Answer::Gone);
+            }
+        }
+    }
+
+    fn set(&mut self, run: RunId, program: Program) {
+        if let Some((_, known)) = self.programs.get_mut(&run) {
+            *known = program;
+        }
+    }
+
+    /// A person does something.
+    fn command(&mut self) {
+        let known: Vec<InstanceId> = self.declared.keys().cloned().collect();
+        let chosen: Vec<InstanceId> =
+            known.iter().filter(|_| self.dice.one_in(2)).cloned().collect();
+        match self.dice.below(8) {
+            0 => self.feed(FleetInput::Control(Action::Start, chosen)),
+            1 => self.feed(FleetInput::Control(Action::Stop, chosen)),
+            2 => self.feed(FleetInput::Control(Action::Restart, chosen)),
+            3 => self.feed(FleetInput::Control(Action::Reset, chosen)),
+            4 => self.feed(FleetInput::Control(Action::Roll, chosen)),
+            5 => self.takeover(),
+            _ => self.edit(),
+        }
+    }
+
+    /// The manifest is edited: some are added, some changed, some removed.
+    fn edit(&mut self) {
+        let mut changes = Vec::new();
+        for index in 0..5 {
+            // All replicas of a component have one spec, as a plan always makes them.
+            let replicas = 1 + self.dice.small(2);
+            let choice = self.dice.below(4);
+            let spec = Arc::new(self.spec(index));
+            let name = format!("c{index}");
+            let first = InstanceId::new("p", &name, 0);
+            let mut updated = (*spec).clone();
+            if let Some(component) = self.fleet.get(&first) {
+                // In place only what a running program cannot see.
+                updated.workload = component.spec().workload.clone();
+            }
+            let updated = Arc::new(updated);
+            for replica in 0..2 {
+                let instance = InstanceId::new("p", &name, replica);
+                let present = self.declared.contains_key(&instance);
+                match choice {
+                    0 if present => {
+                        self.declared.remove(&instance);
+                        changes.push(Change::Remove(instance));
+                    }
+                    1 if present => changes.push(Change::Replace(instance, spec.clone())),
+                    2 if present => changes.push(Change::Update(instance, updated.clone())),
+                    1..=2 if !present && replica < replicas => {
+                        let spec = if choice == 1 { &spec } else { &updated };
+                        self.declared.insert(instance.clone(), spec.clone());
+                        changes.push(Change::Create(instance, spec.clone()));
+                    }
+                    _ => {}
+                }
+            }
+        }
+        self.feed(FleetInput::Apply(changes));
+    }
+
+    /// The engine is killed, and a new one takes over from the store.
+    fn takeover(&mut self) {
+        let mut fleet = Fleet::new(self.fleet.next_run());
+        for (instance, component) in self.fleet.iter() {
+            let stored = serde_json::to_string(component).expect("a component is storable");
+            let restored: stigmer::machine::Component =
+                serde_json::from_str(&stored).expect("and readable");
+            fleet.restore(instance, restored.restored(component.spec().clone(), self.now));
+        }
+        let leaving: Vec<InstanceId> = fleet
+            .iter()
+            .filter(|(instance, _)| !self.declared.contains_key(*instance))
+            .map(|(instance, _)| instance.clone())
+            .collect();
+        self.fleet = fleet;
+        self.probes.clear();
+        let step = self.fleet.resume(self.now);
+        self.absorb(step);
+        self.feed(FleetInput::Control(Action::Remove, leaving));
+    }
+
+    /// From now on nothing fails any more: everything must get to where it is wanted.
+    fn converge(&mut self) {
+        for _ in 0..20_000 {
+            let pending: Vec<RunId> = self
+                .programs
+                .iter()
+                .filter(|(run, (owner, program))| {
+                    let ending = self.fleet.get(owner).is_some_and(|component| {
+                        component.run() == Some(**run)
+                            && matches!(component.phase(), Phase::Ending(_))
+                    });
+                    *program != Program::Up || ending
+                })
+                .map(|(run, _)| *run)
+                .collect();
+            let at = self.now;
+            if let Some(run) = pending.first().copied() {
+                match self.programs[&run].1 {
+                    Program::Pending => {
+                        self.set(run, Program::Up);
+                        self.answer(run, Answer::Launched { pid: 7, at });
+                    }
+                    Program::Up => {
+                        self.programs.remove(&run);
+                        let exit = Exit::signal(15);
+                        self.answer(run, Answer::Exited { exit, at, empty: true });
+                    }
+                    Program::Rest => {
+                        self.programs.remove(&run);
+                        self.answer(run, Answer::Gone);
+                    }
+                }
+            } else if let Some((run, role, sequence)) = self.probes.pop() {
+                self.answer(run, Answer::Probed { role, sequence, outcome: Ok(()) });
+            } else if self.settled() {
+                return;
+            } else if let Some(next) = self.fleet.next_deadline() {
+                self.now = self.now.max(next);
+                self.feed(FleetInput::Tick);
+            } else {
+                break;
+            }
+        }
+        let stuck: Vec<String> = self
+            .fleet
+            .iter()
+            .map(|(instance, component)| {
+                let unmet = self.fleet.unmet(instance);
+                format!("{instance} {:?} {:?} {unmet:?}", component.wish(), component.phase())
+            })
+            .collect();
+        panic!("no convergence: {stuck:#?}");
+    }
+
+    fn settled(&self) -> bool {
+        self.fleet.iter().all(|(instance, component)| match component.wish() {
+            Wish::Run => match component.phase() {
+                Phase::Alive(_) => component.state() == State::Running && component.is_ready(),
+                Phase::Failed { .. } | Phase::Stopped { .. } => true,
+                // Rightly so, if what it waits for will never be there.
+                Phase::Waiting => self.hopeless(instance),
+                Phase::Launching { .. } | Phase::Ending(_) | Phase::Backoff { .. } => false,
+            },
+            Wish::Stop | Wish::Pause => {
+                matches!(component.phase(), Phase::Stopped { .. } | Phase::Failed { .. })
+            }
+        })
+    }
+
+    /// It waits for something that is stopped, failed, not there, or waiting in vain itself.
+    fn hopeless(&self, instance: &InstanceId) -> bool {
+        self.fleet.unmet(instance).iter().any(|(name, _)| {
+            let mut replicas =
+                self.fleet.iter().filter(|(id, _)| *id.component == **name).peekable();
+            replicas.peek().is_none()
+                || replicas.any(|(id, component)| match component.phase() {
+                    Phase::Stopped { .. } | Phase::Failed { .. } => true,
+                    Phase::Waiting => self.hopeless(id),
+                    Phase::Launching { .. }
+                    | Phase::Alive(_)
+                    | Phase::Ending(_)
+                    | Phase::Backoff { .. } => false,
+                })
+        })
+    }
+
+    /// Everything is stopped in reverse order, and nothing is left.
+    fn down(&mut self) {
+        let everybody: Vec<InstanceId> =
+            self.fleet.iter().map(|(instance, _)| instance.clone()).collect();
+        self.feed(FleetInput::Control(Action::Remove, everybody));
+        self.converge();
+        assert_eq!(self.fleet.iter().count(), 0, "everything is forgotten");
+        assert!(self.programs.is_empty(), "nothing is left running");
+    }
+}
+
+fn schedule(seed: u64) {
+    let mut world = World::new(seed);
+    world.edit();
+    for _ in 0..STEPS {
+        world.happen();
+    }
+    world.converge();
+    world.down();
+}
+
+fn number(name: &str) -> Option<u64> {
+    std::env::var(name).ok()?.parse().ok()
+}
+
+#[test]
+fn fleets_under_random_faults_keep_their_invariants() {
+    if let Some(seed) = number("STIGMER_SIM_SEED") {
+        return schedule(seed);
+    }
+    let seeds = number("STIGMER_SIM_SEEDS").unwrap_or(100_000);
+    let workers = std::thread::available_parallelism().map_or(2, std::num::NonZero::get) as u64;
+    std::thread::scope(|scope| {
+        for worker in 0..workers {
+            scope.spawn(move || {
+                for seed in (worker..seeds).step_by(usize::try_from(workers).expect("few")) {
+                    let outcome = std::panic::catch_unwind(|| schedule(seed));
+                    if let Err(panic) = outcome {
+                        eprintln!("replay with STIGMER_SIM_SEED={seed}");
+                        std::panic::resume_unwind(panic);
+                    }
+                }
+            });
+        }
+    });
+}
