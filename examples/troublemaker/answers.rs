@@ -14,7 +14,8 @@
 //! ```
 //!
 //! The first line that fits counts. A service without a line is SERVING. A line that cannot be
-//! understood answers 500 and says so in the log: a typing error of a test must not look healthy.
+//! understood, or a script that is gone, answers 500 (gRPC: INTERNAL) and says so in the log: a
+//! typing error of a test must not look healthy.
 
 use std::fs;
 use std::path::PathBuf;
@@ -78,7 +79,10 @@ impl Answers {
     /// The answer to a request for the health of `service`.
     pub(crate) fn grpc(&self, service: &str) -> GrpcAnswer {
         let wanted = format!("grpc:{service}");
-        let lines = self.lines().unwrap_or_default();
+        let lines = match self.lines() {
+            Ok(lines) => lines,
+            Err(problem) => return GrpcAnswer::Status(problem),
+        };
         match lines.iter().find(|(name, _)| *name == wanted) {
             None => GrpcAnswer::Status("SERVING".to_owned()),
             Some((_, answer)) if answer == "hang" => GrpcAnswer::Hang,
