@@ -14,7 +14,7 @@ use super::wait::patience;
 
 /// After the end of a command its outputs must end as well, within this: whatever it leaves running
 /// has no business with them.
-const OUTPUT_ENDS: Duration = Duration::from_secs(10);
+const OUTPUT_ENDS: Duration = Duration::from_secs(5);
 
 /// How a command ended and what it said.
 #[derive(Clone, Debug)]
