@@ -9,7 +9,8 @@ use crate::Scale;
 use crate::processes::{proportional_kib, voluntary_switches};
 use crate::report::median;
 use crate::stamps::Stamps;
-use crate::support::home::{DaemonPids, TestHome};
+use crate::support::ask::DaemonPids;
+use crate::support::home::TestHome;
 
 /// The life of a number of components, from their start to their stop.
 pub(crate) struct Life {

@@ -1,4 +1,5 @@
-//! A home folder of one test: commands, questions, waits, kills, and a thorough end.
+//! A home folder of one test: its files, its commands, and its thorough end. What a test asks and
+//! waits for is in `ask`.
 
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
@@ -10,22 +11,13 @@ use std::thread;
 use std::time::Duration;
 
 use rustix::process::Signal;
-use serde_json::Value;
 use tempfile::TempDir;
 
+use super::ask::DaemonPids;
 use super::command::{self, Output, Running};
-use super::processes::{Found, Process, belonging_to};
+use super::processes::{Found, belonging_to};
 use super::programs::{Programs, TestUser};
-use super::wait::{patience, poll};
-
-/// The two processes of a daemon.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) struct DaemonPids {
-    /// The parent of all components.
-    pub(crate) keeper: u32,
-    /// The one that decides.
-    pub(crate) engine: u32,
-}
+use super::wait::poll;
 
 /// A home folder and a project folder, with at most one daemon, that are gone when this is dropped.
 #[derive(Debug)]
@@ -167,164 +159,6 @@ impl TestHome {
         output
     }
 
-    /// `status -o json` of all projects; `None` while no daemon answers.
-    pub(crate) fn try_status_json(&self) -> Option<Value> {
-        let output = command::run(self.command(["status", "--all", "-o", "json"])).ok()?;
-        if !matches!(output.code, Some(0 | 3)) {
-            return None;
-        }
-        serde_json::from_str(&output.stdout).ok()
-    }
-
-    /// `status -o json` of all projects.
-    #[track_caller]
-    pub(crate) fn status_json(&self) -> Value {
-        let output = self.run(["status", "--all", "-o", "json"]);
-        assert!(matches!(output.code, Some(0 | 3)), "{output:#?}\n{}", self.what_is_known());
-        output.json()
-    }
-
-    /// One component in the status, by `NAME` or `NAME.REPLICA`; `None` while it is not there.
-    pub(crate) fn try_component(&self, name: &str) -> Option<Value> {
-        let (component, replica) = match name.split_once('.') {
-            Some((component, replica)) => (component, replica.parse().ok()?),
-            None => (name, 0_u64),
-        };
-        let status = self.try_status_json()?;
-        let found = status["components"]
-            .as_array()?
-            .iter()
-            .find(|one| one["name"] == component && one["replica"] == replica);
-        found.cloned()
-    }
-
-    /// One component in the status.
-    #[track_caller]
-    pub(crate) fn component(&self, name: &str) -> Value {
-        self.try_component(name)
-            .unwrap_or_else(|| panic!("no component {name}\n{}", self.what_is_known()))
-    }
-
-    /// The pid of a component that runs.
-    #[track_caller]
-    pub(crate) fn pid_of(&self, name: &str) -> u32 {
-        pid(&self.component(name)["pid"])
-            .unwrap_or_else(|| panic!("{name} has no process\n{}", self.what_is_known()))
-    }
-
-    /// Waits until `look` gives something. Fails the test, with all that is known, if it never does.
-    #[track_caller]
-    pub(crate) fn wait_for<T>(&self, what: &str, look: impl FnMut() -> Option<T>) -> T {
-        match poll(patience(), look) {
-            Some(found) => found,
-            None => panic!("waited in vain for {what}\n{}", self.what_is_known()),
-        }
-    }
-
-    /// Waits until a component is in this state, and gives it.
-    #[track_caller]
-    pub(crate) fn wait_state(&self, name: &str, state: &str) -> Value {
-        self.wait_for(&format!("{name} to be {state}"), || {
-            self.try_component(name).filter(|component| component["state"] == state)
-        })
-    }
-
-    /// Waits until a component is ready, and gives it.
-    #[track_caller]
-    pub(crate) fn wait_ready(&self, name: &str) -> Value {
-        self.wait_for(&format!("{name} to be ready"), || {
-            self.try_component(name).filter(|component| component["ready"] == true)
-        })
-    }
-
-    /// Waits until a component runs as another process than `before`, and gives it.
-    #[track_caller]
-    pub(crate) fn wait_replaced(&self, name: &str, before: u32) -> Value {
-        self.wait_for(&format!("{name} to be replaced"), || {
-            self.try_component(name).filter(|component| {
-                component["state"] == "running"
-                    && pid(&component["pid"]).is_some_and(|now| now != before)
-            })
-        })
-    }
-
-    /// All events that the daemon remembers, oldest first.
-    #[track_caller]
-    pub(crate) fn events(&self) -> Vec<Value> {
-        let output = self.run(["events", "--all", "-o", "json"]).expect_code(0);
-        output
-            .stdout
-            .lines()
-            .map(|line| {
-                serde_json::from_str(line)
-                    .unwrap_or_else(|error| panic!("no JSON ({error}): {line}"))
-            })
-            .collect()
-    }
-
-    /// What a component has written so far.
-    #[track_caller]
-    pub(crate) fn log_of(&self, name: &str) -> Vec<u8> {
-        let component = self.component(name);
-        let Some(path) = component["log_file"].as_str() else { panic!("no log: {component}") };
-        fs::read(path).unwrap_or_else(|error| panic!("cannot read {path}: {error}"))
-    }
-
-    /// What the daemon has written so far; empty if there is nothing.
-    pub(crate) fn daemon_log(&self) -> String {
-        let bytes = fs::read(self.home().join("logs/daemon.log")).unwrap_or_default();
-        String::from_utf8_lossy(&bytes).into_owned()
-    }
-
-    /// The daemon's processes, as it says itself.
-    pub(crate) fn daemon_pids(&self) -> Option<DaemonPids> {
-        let status = self.try_status_json()?;
-        let daemon = &status["daemon"];
-        Some(DaemonPids { keeper: pid(&daemon["pid"])?, engine: pid(&daemon["engine_pid"])? })
-    }
-
-    /// Kills the engine with SIGKILL and waits until it is gone. Gives what it was.
-    #[track_caller]
-    pub(crate) fn kill_engine(&self) -> DaemonPids {
-        let pids = self.living_daemon();
-        self.kill(pids.engine);
-        pids
-    }
-
-    /// Kills the keeper with SIGKILL and waits until it is gone. Gives what it was.
-    #[track_caller]
-    pub(crate) fn kill_keeper(&self) -> DaemonPids {
-        let pids = self.living_daemon();
-        self.kill(pids.keeper);
-        pids
-    }
-
-    /// Kills both; the keeper first, which would start another engine otherwise.
-    #[track_caller]
-    pub(crate) fn kill_daemon(&self) -> DaemonPids {
-        let pids = self.living_daemon();
-        self.kill(pids.keeper);
-        self.kill(pids.engine);
-        pids
-    }
-
-    #[track_caller]
-    fn living_daemon(&self) -> DaemonPids {
-        self.daemon_pids().unwrap_or_else(|| panic!("no daemon answers\n{}", self.what_is_known()))
-    }
-
-    /// Kills a process of this home with SIGKILL and waits until it is gone. Refuses any other.
-    #[track_caller]
-    pub(crate) fn kill(&self, pid: u32) {
-        let mine = belonging_to(self.root.path());
-        if let Some(found) = mine.iter().find(|found| found.process.pid() == pid) {
-            found.process.signal(Signal::KILL);
-            assert!(found.process.wait_gone(patience()), "{found:?} does not die");
-            return;
-        }
-        assert!(Process::open(pid).is_none(), "process {pid} does not belong to this home");
-    }
-
     /// For the message of a test that fails: the status, the events, the daemon's log, the processes.
     pub(crate) fn what_is_known(&self) -> String {
         let said = |arguments: &[&str]| match command::run(self.command(arguments)) {
@@ -398,10 +232,6 @@ fn kill_all(root: &Path, pids: Option<DaemonPids>) -> Result<(), String> {
         left.is_empty().then_some(())
     });
     gone.ok_or_else(|| format!("these processes cannot be killed: {stubborn:?}"))
-}
-
-fn pid(value: &Value) -> Option<u32> {
-    value.as_u64().and_then(|pid| u32::try_from(pid).ok()).filter(|pid| *pid != 0)
 }
 
 impl Drop for TestHome {

@@ -28,6 +28,7 @@
 //! A test crate that uses only a part of it says so where it declares the module:
 //! `#[expect(dead_code, reason = "this crate uses a part of the harness")] mod support;`
 
+pub(crate) mod ask;
 pub(crate) mod births;
 pub(crate) mod command;
 pub(crate) mod home;

@@ -13,8 +13,8 @@ pub(crate) fn patience() -> Duration {
     Duration::from_secs(seconds.unwrap_or(60))
 }
 
-/// Looks until `look` gives something; `None` if it did not within `at_most`. Looks at least twice,
-/// and once more after the time is over, so that a machine that stood still fails no test.
+/// Looks until `look` gives something; `None` if it did not within `at_most`. The last look comes
+/// after the time is over, so that a machine that stood still fails no test.
 pub(crate) fn poll<T>(at_most: Duration, mut look: impl FnMut() -> Option<T>) -> Option<T> {
     let deadline = Instant::now() + at_most;
     loop {
