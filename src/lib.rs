@@ -8,4 +8,6 @@ pub mod logs;
 pub mod machine;
 pub mod manifest;
 pub mod model;
+pub mod plan;
 pub mod runner;
+pub mod store;
