@@ -1,3 +1,12 @@
-//! The program: keeper, engine and command line in one binary.
+//! The program: which of its three processes this is.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    // Looked at before anything else touches memory: the keeper is the parent of everything, and is
+    // to stay small.
+    match std::env::args_os().nth(1) {
+        Some(first) if first == "__keeper" => stigmer::keeper::main(),
+        _ => ExitCode::SUCCESS,
+    }
+}

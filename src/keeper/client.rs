@@ -1,0 +1,196 @@
+//! The engine's end of the connection.
+//!
+//! ```text
+//!   send ──► socket, or ──► queue ──┐ flushed by recv as the socket takes it
+//!   recv ◄── socket ◄───────────────┘
+//! ```
+//!
+//! `send` never waits: the supervisor's loop calls it. What the socket does not take at once is queued,
+//! and whoever waits in `recv` sends it on. Order is kept.
+//!
+//! Failure paths: the end of the connection means that the keeper is gone; `recv` says `None`, and so
+//! does every later call. A message that cannot be understood is an error of that message alone; the
+//! next call goes on with the next one.
+
+use std::collections::VecDeque;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use tokio::io::unix::AsyncFd;
+use tokio::io::{Interest, Ready};
+use tokio::sync::Notify;
+
+use super::socket::{self, Packet, Received, Sent};
+use super::wire::{FromKeeper, ToKeeper};
+
+/// The number of the descriptor that the keeper starts the engine with.
+pub const ENGINE_FD: i32 = 3;
+
+/// A connection to the keeper.
+#[derive(Debug)]
+pub struct KeeperClient {
+    socket: AsyncFd<OwnedFd>,
+    queue: Mutex<VecDeque<Packet>>,
+    /// Wakes a waiting `recv` when something is queued.
+    queued: Notify,
+}
+
+impl KeeperClient {
+    /// Takes over the engine's end of the connection. Must be called inside of a tokio runtime.
+    pub fn from_fd(socket: OwnedFd) -> io::Result<Self> {
+        rustix::io::ioctl_fionbio(&socket, true)?;
+        rustix::io::fcntl_setfd(&socket, rustix::io::FdFlags::CLOEXEC)?;
+        Ok(Self {
+            socket: register(socket)?,
+            queue: Mutex::new(VecDeque::new()),
+            queued: Notify::new(),
+        })
+    }
+
+    /// Takes over the connection that this process was started with.
+    pub fn inherited() -> io::Result<Self> {
+        Self::from_fd(super::sys::adopt_descriptor(ENGINE_FD)?)
+    }
+
+    /// The next message, with its descriptor if it has one; `None` once the keeper is gone. Also sends
+    /// what is queued. May be dropped at any time without losing a message.
+    pub async fn recv(&self) -> io::Result<Option<(FromKeeper, Option<OwnedFd>)>> {
+        loop {
+            let is_queued = !self.queue().is_empty();
+            let interest = if is_queued {
+                Interest::READABLE | Interest::WRITABLE
+            } else {
+                Interest::READABLE
+            };
+            let mut guard = tokio::select! {
+                guard = self.socket.ready(interest) => guard?,
+                () = self.queued.notified() => continue,
+            };
+            if guard.ready().is_writable() && self.flush()? == Sent::Full {
+                guard.clear_ready_matching(Ready::WRITABLE);
+            }
+            if !guard.ready().is_readable() {
+                continue;
+            }
+            let mut buffer = [0; 4096];
+            let mut descriptors = Vec::new();
+            let socket = self.socket.get_ref().as_fd();
+            let message = match socket::receive(socket, &mut buffer, &mut descriptors)? {
+                Received::Short(length) => FromKeeper::decode(buffer.get(..length).unwrap_or(&[])),
+                Received::Long(bytes) => FromKeeper::decode(&bytes),
+                Received::Garbage(why) => return Err(io::Error::other(why)),
+                Received::Nothing => {
+                    guard.clear_ready_matching(Ready::READABLE);
+                    continue;
+                }
+                Received::End => return Ok(None),
+            };
+            let message = message.map_err(io::Error::other)?;
+            return Ok(Some((message, descriptors.into_iter().next())));
+        }
+    }
+
+    /// Sends a message, at once or as soon as the socket takes it. The descriptors are copied, so that
+    /// the caller may close its own. Fails if the message is too long, a descriptor cannot be copied,
+    /// or the keeper is gone.
+    pub fn send(&self, message: &ToKeeper, descriptors: &[BorrowedFd<'_>]) -> io::Result<()> {
+        let mut bytes = Vec::new();
+        message.encode(&mut bytes);
+        let copies = descriptors.iter().map(BorrowedFd::try_clone_to_owned);
+        let packet = Packet::new(bytes, copies.collect::<io::Result<_>>()?)?;
+        self.queue().push_back(packet);
+        if self.flush()? == Sent::Full {
+            self.queued.notify_one();
+        }
+        Ok(())
+    }
+
+    /// Messages that the socket has not taken yet.
+    pub fn backlog(&self) -> usize {
+        self.queue().len()
+    }
+
+    fn flush(&self) -> io::Result<Sent> {
+        let mut queue = self.queue();
+        while let Some(packet) = queue.front() {
+            if packet.send(self.socket.get_ref().as_fd())? == Sent::Full {
+                return Ok(Sent::Full);
+            }
+            queue.pop_front();
+        }
+        Ok(Sent::Done)
+    }
+
+    /// A panic elsewhere leaves the queue as it was: there is nothing that could be half done.
+    fn queue(&self) -> MutexGuard<'_, VecDeque<Packet>> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[expect(unsafe_code, reason = "the registration trusts the descriptor to stay the same")]
+fn register(socket: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
+    // SAFETY: an `OwnedFd` always has the same number, and is not closed while the registration,
+    // which owns it, lives.
+    Ok(unsafe { AsyncFd::register(socket) }?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::RunId;
+
+    fn drain(socket: &OwnedFd, messages: &mut Vec<ToKeeper>) -> bool {
+        let mut buffer = vec![0; 64 * 1024];
+        loop {
+            match socket::receive(socket.as_fd(), &mut buffer, &mut Vec::new()).unwrap() {
+                Received::Short(length) => {
+                    messages.push(ToKeeper::decode(&buffer[..length]).unwrap());
+                }
+                Received::Nothing => return true,
+                Received::End => return false,
+                other => panic!("{other:?}"),
+            }
+        }
+    }
+
+    #[tokio::test(flavor = "current_thread")]
+    async fn what_does_not_fit_is_sent_later_and_in_order() {
+        let (mine, theirs) = socket::pair().unwrap();
+        let client = std::sync::Arc::new(KeeperClient::from_fd(mine).unwrap());
+        let waiting = tokio::spawn({
+            let client = std::sync::Arc::clone(&client);
+            async move { client.recv().await }
+        });
+        tokio::task::yield_now().await;
+        let sent: Vec<_> = (0..5_000).map(|run| ToKeeper::Ack { run: RunId(run) }).collect();
+        for message in &sent {
+            client.send(message, &[]).unwrap();
+        }
+        assert!(client.backlog() > 0);
+        let mut received = Vec::new();
+        while received.len() < sent.len() {
+            drain(&theirs, &mut received);
+            tokio::task::yield_now().await;
+        }
+        assert_eq!(received, sent);
+        assert_eq!(client.backlog(), 0);
+        let mut bytes = Vec::new();
+        FromKeeper::ListEnd.encode(&mut bytes);
+        let pipe = io::pipe().unwrap().0;
+        assert_eq!(
+            socket::send_short(theirs.as_fd(), &bytes, &[pipe.as_fd()]).unwrap(),
+            Sent::Done
+        );
+        let (message, descriptor) = waiting.await.unwrap().unwrap().unwrap();
+        assert_eq!(message, FromKeeper::ListEnd);
+        assert!(descriptor.is_some());
+        // Garbage costs itself alone; the end is the end.
+        assert_eq!(socket::send_short(theirs.as_fd(), &[99], &[]).unwrap(), Sent::Done);
+        assert!(client.recv().await.is_err());
+        drop(theirs);
+        assert!(client.recv().await.unwrap().is_none());
+        assert!(client.recv().await.unwrap().is_none());
+        assert!(client.send(&ToKeeper::List, &[]).is_err());
+    }
+}

@@ -1,0 +1,280 @@
+//! Starting a process, as the keeper sees it.
+//!
+//! ```text
+//!   prepare ──► fork ──────────────► Barrier ──┬─ report "failed", end of file ─► Failed
+//!   (checks)     │                             ├─ report "ready",  end of file ─► Executed
+//!                └─ child::become_program      └─ end of file alone             ─► Died
+//! ```
+//!
+//! The barrier is a close-on-exec pipe: its end of file says that the program was executed or the
+//! child is gone, and what the child wrote before says which. What the barrier says outranks how the
+//! child ended: code 127 of a program is not a missing program.
+//!
+//! The keeper never waits for the child: a working directory on a file server that is down holds up
+//! that component and nothing else. For the same reason it forks, and does not use vfork.
+//!
+//! Invariant: everything that can be checked is checked before the fork.
+
+use std::ffi::CString;
+use std::fs::File;
+use std::io::{self, Read};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::PathBuf;
+
+use rustix::io::Errno;
+use rustix::pipe::PipeFlags;
+
+use super::child;
+use super::sys::{self, Forked};
+use super::wire::{
+    Credentials, Detail, LaunchFailure, LogTarget, MAX_NAME, Spawn, detail_from, stage_from,
+};
+use crate::model::spec::{LimitSpec, Rlimit};
+use crate::model::{LaunchStage, RunId};
+
+/// Where programs are looked for when the component's environment has no `PATH`.
+const DEFAULT_PATH: &[u8] = b"/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// Runs carry their number in the upper bits of the epoll token.
+pub(super) const MAX_RUN: u64 = 1 << 56;
+
+/// What all launches of this keeper share.
+#[derive(Debug)]
+pub(super) struct Ground {
+    /// The folder of the records.
+    pub(super) records: OwnedFd,
+    /// `/dev/null`, the standard input of every component.
+    pub(super) null: OwnedFd,
+    /// The kernel's id of this boot.
+    pub(super) boot_id: String,
+    /// Tells runs of this home from those of others.
+    pub(super) tag: String,
+    /// The limit of open files as it was before the keeper raised its own.
+    pub(super) nofile: rustix::process::Rlimit,
+    /// The keeper.
+    pub(super) keeper: u32,
+}
+
+impl Ground {
+    /// The variable by which the processes of a run are known.
+    pub(super) fn variable(&self, run: RunId) -> Vec<u8> {
+        format!("STIGMER_RUN={}:{run}", self.tag).into_bytes()
+    }
+}
+
+/// Everything about one launch in the form in which the kernel takes it.
+#[derive(Debug)]
+pub(super) struct Launch {
+    pub(super) run: RunId,
+    pub(super) key: String,
+    pub(super) aux: bool,
+    pub(super) argv: Vec<CString>,
+    pub(super) env: Vec<CString>,
+    /// The files to try, in the order of the search path.
+    pub(super) candidates: Vec<CString>,
+    pub(super) working_dir: CString,
+    pub(super) user: Option<Credentials>,
+    pub(super) umask: Option<u32>,
+    pub(super) nice: Option<i32>,
+    pub(super) rlimits: Vec<(Rlimit, LimitSpec)>,
+    pub(super) log: Log,
+    pub(super) cgroup: Option<PathBuf>,
+}
+
+/// Where stdout and stderr go.
+#[derive(Debug)]
+pub(super) enum Log {
+    Path(CString),
+    Passed(OwnedFd),
+}
+
+/// A failure of this stage and error, with nothing more known.
+pub(super) fn failure(run: RunId, stage: LaunchStage, errno: Errno) -> LaunchFailure {
+    let errno = errno.raw_os_error();
+    LaunchFailure { run, stage, errno, detail: Detail::None, subject: Vec::new() }
+}
+
+impl Launch {
+    /// Checks a request and brings it into form.
+    pub(super) fn prepare(
+        spawn: Spawn,
+        passed: Option<OwnedFd>,
+        ground: &Ground,
+    ) -> Result<Self, LaunchFailure> {
+        let run = spawn.run;
+        let refuse = |stage, errno| failure(run, stage, errno);
+        let text = |bytes: Vec<u8>| {
+            CString::new(bytes).map_err(|_| refuse(LaunchStage::Prepare, Errno::INVAL))
+        };
+        let texts = |list: Vec<Vec<u8>>| list.into_iter().map(text).collect::<Result<Vec<_>, _>>();
+        // The key stands in a line of the record.
+        if spawn.key.len() > MAX_NAME || spawn.key.chars().any(char::is_control) {
+            return Err(refuse(LaunchStage::Prepare, Errno::INVAL));
+        }
+        let program = spawn.argv.first().filter(|program| !program.is_empty());
+        let program = program.ok_or_else(|| refuse(LaunchStage::Prepare, Errno::INVAL))?;
+        if spawn.working_dir.first() != Some(&b'/') {
+            return Err(refuse(LaunchStage::WorkingDir, Errno::INVAL));
+        }
+        let candidates = texts(candidates(program, &spawn.env))?;
+        let mut env = spawn.env;
+        env.retain(|variable| !variable.starts_with(b"STIGMER_RUN="));
+        env.push(ground.variable(run));
+        let log = match (spawn.log, passed) {
+            (LogTarget::Path(path), _) => Log::Path(text(path)?),
+            (LogTarget::Passed, Some(descriptor)) => Log::Passed(descriptor),
+            // Lost on the way because this process has no descriptor left to receive it with.
+            (LogTarget::Passed, None) => return Err(refuse(LaunchStage::Log, Errno::MFILE)),
+        };
+        Ok(Self {
+            run,
+            key: spawn.key,
+            aux: spawn.aux,
+            argv: texts(spawn.argv)?,
+            env: texts(env)?,
+            candidates,
+            working_dir: text(spawn.working_dir)?,
+            user: spawn.user,
+            umask: spawn.umask,
+            nice: spawn.nice,
+            rlimits: spawn.rlimits,
+            log,
+            cgroup: None,
+        })
+    }
+
+    /// Forks. The child becomes the program, the keeper gets its pid and the barrier.
+    pub(super) fn fork(
+        &self,
+        group: Option<BorrowedFd<'_>>,
+        ground: &Ground,
+    ) -> Result<(u32, Barrier), LaunchFailure> {
+        let refuse = |errno| failure(self.run, LaunchStage::Fork, errno);
+        let (reader, writer) =
+            rustix::pipe::pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK).map_err(refuse)?;
+        match sys::fork_into(group).map_err(refuse)? {
+            Forked::Child => child::become_program(self, ground, writer.as_fd()),
+            Forked::Parent(pid) => {
+                Ok((pid, Barrier { pipe: File::from(reader), received: Vec::new() }))
+            }
+        }
+    }
+}
+
+/// The files that a program's name may mean. One with a slash means itself, from the working
+/// directory; else each folder of the component's own `PATH` is tried, where an empty one means the
+/// working directory.
+fn candidates(program: &[u8], env: &[Vec<u8>]) -> Vec<Vec<u8>> {
+    if program.contains(&b'/') {
+        return vec![program.to_vec()];
+    }
+    let path = env.iter().find_map(|variable| variable.strip_prefix(b"PATH="));
+    let folders = path.unwrap_or(DEFAULT_PATH).split(|byte| *byte == b':');
+    let file = |folder: &[u8]| {
+        let folder = if folder.is_empty() { b".".as_slice() } else { folder };
+        [folder, program].join(&b'/')
+    };
+    folders.map(file).collect()
+}
+
+/// The pipe between a child that has not yet executed its program and the keeper.
+#[derive(Debug)]
+pub(super) struct Barrier {
+    pipe: File,
+    received: Vec<u8>,
+}
+
+/// What came through the barrier.
+#[derive(Debug)]
+pub(super) enum Passage {
+    /// The child is still at work.
+    Pending,
+    /// The program was executed.
+    Executed {
+        /// The inode of the process's pidfd.
+        inode: u64,
+    },
+    /// The program was not executed.
+    Failed(LaunchFailure),
+    /// The child ended before it came to executing anything.
+    Died,
+}
+
+impl Barrier {
+    /// Reads what is there. Never waits.
+    pub(super) fn read(&mut self, run: RunId) -> Passage {
+        let mut buffer = [0; 2048];
+        loop {
+            match self.pipe.read(&mut buffer) {
+                Ok(0) => return parse_report(&self.received, run),
+                Ok(length) => self.received.extend(buffer.iter().take(length)),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(_) => return Passage::Pending,
+            }
+        }
+    }
+}
+
+impl AsFd for Barrier {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.pipe.as_fd()
+    }
+}
+
+/// The child's reports: `R inode`, then, if executing fails, `F stage detail errno subject`.
+/// The subject takes the rest, so that nothing may follow a failure.
+pub(super) const READY: u8 = b'R';
+/// See [`READY`].
+pub(super) const FAILED: u8 = b'F';
+
+fn parse_report(mut bytes: &[u8], run: RunId) -> Passage {
+    let mut passage = Passage::Died;
+    if let Some((&[READY, ref inode @ ..], rest)) = bytes.split_first_chunk::<9>() {
+        passage = Passage::Executed { inode: u64::from_le_bytes(*inode) };
+        bytes = rest;
+    }
+    if let Some((&[FAILED, stage, detail, ref errno @ ..], subject)) =
+        bytes.split_first_chunk::<7>()
+    {
+        passage = Passage::Failed(LaunchFailure {
+            run,
+            stage: stage_from(stage).unwrap_or(LaunchStage::Exec),
+            errno: i32::from_le_bytes(*errno),
+            detail: detail_from(detail).unwrap_or(Detail::None),
+            subject: subject.to_vec(),
+        });
+    }
+    passage
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn programs_are_looked_up_on_the_components_own_path() {
+        let env = [b"HOME=/".to_vec(), b"PATH=/a::/b/".to_vec()];
+        let found = candidates(b"api", &env);
+        assert_eq!(found, [b"/a/api".to_vec(), b"./api".to_vec(), b"/b//api".to_vec()]);
+        assert_eq!(candidates(b"./bin/api", &env), [b"./bin/api".to_vec()]);
+        assert_eq!(candidates(b"api", &[]).len(), 6);
+    }
+
+    #[test]
+    fn the_barrier_tells_its_three_outcomes_apart() {
+        let run = RunId(1);
+        let ready = [&[READY][..], &7_u64.to_le_bytes()].concat();
+        let failed = [&[FAILED, 8, 3][..], &13_i32.to_le_bytes(), b"/bin"].concat();
+        assert!(matches!(parse_report(&ready, run), Passage::Executed { inode: 7 }));
+        let both = [ready.clone(), failed.clone()].concat();
+        for report in [failed, both] {
+            let Passage::Failed(failure) = parse_report(&report, run) else { panic!() };
+            assert_eq!(failure.stage, LaunchStage::Exec);
+            assert_eq!(failure.detail, Detail::Directory);
+            assert_eq!(failure.errno, 13);
+            assert_eq!(failure.subject, b"/bin");
+        }
+        assert!(matches!(parse_report(&[], run), Passage::Died));
+        assert!(matches!(parse_report(&ready[..8], run), Passage::Died));
+    }
+}

@@ -1,0 +1,231 @@
+//! The few system calls that have no safe wrapper in the crates we use.
+//!
+//! Everything `unsafe` of the parent's side of the keeper is in this file; the child's side between
+//! fork and exec is in [`super::child`]. Each function is a thin shell: no policy, no state.
+//!
+//! Deliberately absent: anything that a crate wraps already, and any use of a bare pid to signal a
+//! process that may have been reaped by somebody else.
+
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::time::Duration;
+
+use rustix::io::Errno;
+
+/// Which side of a fork this is.
+pub(super) enum Forked {
+    /// The keeper; the child has this pid.
+    Parent(u32),
+    /// The child.
+    Child,
+}
+
+/// The argument of `clone3(2)` up to the `cgroup` field (kernel 5.7).
+#[repr(C)]
+#[derive(Default)]
+struct CloneArguments {
+    flags: u64,
+    pidfd: u64,
+    child_tid: u64,
+    parent_tid: u64,
+    exit_signal: u64,
+    stack: u64,
+    stack_size: u64,
+    tls: u64,
+    set_tid: u64,
+    set_tid_size: u64,
+    cgroup: u64,
+}
+
+const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
+
+/// Forks; the child starts its life inside `group` where one is given.
+///
+/// The keeper has one thread, so the child may run plain code: no lock can be held by a thread that
+/// the fork left behind.
+#[expect(unsafe_code, reason = "clone3 has no wrapper")]
+pub(super) fn fork_into(group: Option<BorrowedFd<'_>>) -> Result<Forked, Errno> {
+    let Some(group) = group else {
+        // SAFETY: plain fork of a process with a single thread; see above.
+        return forked(i64::from(unsafe { libc::fork() }));
+    };
+    let arguments = CloneArguments {
+        flags: CLONE_INTO_CGROUP,
+        exit_signal: u64::from(libc::SIGCHLD.unsigned_abs()),
+        cgroup: u64::from(group.as_raw_fd().unsigned_abs()),
+        ..CloneArguments::default()
+    };
+    // SAFETY: without CLONE_VM and with no stack this is a fork; the structure outlives the call and
+    // its size is told. The C library keeps nothing in the child that depends on its own wrapper:
+    // the process has one thread, and no pid is cached.
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_clone3,
+            std::ptr::from_ref(&arguments),
+            std::mem::size_of::<CloneArguments>(),
+        )
+    };
+    forked(result)
+}
+
+fn forked(result: i64) -> Result<Forked, Errno> {
+    match result {
+        0 => Ok(Forked::Child),
+        pid if pid > 0 => Ok(Forked::Parent(u32::try_from(pid).unwrap_or(0))),
+        _ => Err(last_errno()),
+    }
+}
+
+/// The error of the last call of the C library.
+pub(super) fn last_errno() -> Errno {
+    Errno::from_io_error(&io::Error::last_os_error()).unwrap_or(Errno::IO)
+}
+
+/// A child that has ended and is no longer in the process table.
+pub(super) struct Reaped {
+    /// Its pid, free for reuse from now on.
+    pub(super) pid: u32,
+    /// The wait status as the kernel gave it.
+    pub(super) status: i32,
+    /// User and system time of it and of the descendants that it waited for.
+    pub(super) cpu: Duration,
+}
+
+/// Takes one ended child, if there is one.
+#[expect(unsafe_code, reason = "wait4 has no wrapper that returns the usage")]
+pub(super) fn reap() -> Option<Reaped> {
+    let mut status = 0;
+    let mut usage = std::mem::MaybeUninit::<libc::rusage>::zeroed();
+    // SAFETY: both pointers are valid for writes for the length of the call.
+    let pid = unsafe { libc::wait4(-1, &raw mut status, libc::WNOHANG, usage.as_mut_ptr()) };
+    let pid = u32::try_from(pid).ok().filter(|pid| *pid > 0)?;
+    // SAFETY: zeroed is a valid value of this plain structure, and the kernel has filled it.
+    let usage = unsafe { usage.assume_init() };
+    Some(Reaped { pid, status, cpu: duration(usage.ru_utime) + duration(usage.ru_stime) })
+}
+
+fn duration(time: libc::timeval) -> Duration {
+    let micros = u32::try_from(time.tv_usec).unwrap_or(0);
+    Duration::new(u64::try_from(time.tv_sec).unwrap_or(0), micros.saturating_mul(1_000))
+}
+
+/// Sends `signal` to a child of ours that is not reaped yet, whose pid therefore is still its own.
+#[expect(unsafe_code, reason = "signal numbers without a name have no wrapper")]
+pub(super) fn signal_child(pid: u32, signal: i32) -> Result<(), Errno> {
+    let Ok(pid) = i32::try_from(pid) else { return Err(Errno::SRCH) };
+    if pid <= 1 {
+        return Err(Errno::SRCH);
+    }
+    // SAFETY: the call takes plain numbers.
+    if unsafe { libc::kill(pid, signal) } == 0 { Ok(()) } else { Err(last_errno()) }
+}
+
+/// Sends `signal` to exactly the process that `pidfd` stands for.
+#[expect(unsafe_code, reason = "signal numbers without a name have no wrapper")]
+pub(super) fn signal_pidfd(pidfd: BorrowedFd<'_>, signal: i32) -> Result<(), Errno> {
+    let no_info = std::ptr::null::<libc::siginfo_t>();
+    // SAFETY: plain numbers and a null pointer, which the call documents as allowed.
+    let result = unsafe {
+        libc::syscall(libc::SYS_pidfd_send_signal, pidfd.as_raw_fd(), signal, no_info, 0)
+    };
+    if result == 0 { Ok(()) } else { Err(last_errno()) }
+}
+
+/// The first version of the kernel's structure of this name (6.13).
+#[repr(C)]
+#[derive(Default)]
+struct PidfdInfo {
+    mask: u64,
+    cgroup: u64,
+    ids: [u32; 11],
+    exit_code: i32,
+}
+
+const PIDFD_INFO_EXIT: u64 = 1 << 3;
+/// `_IOWR(0xFF, 0x0B, struct pidfd_info)`.
+const PIDFD_GET_INFO: u64 = (3 << 30) | (64 << 16) | (0xFF << 8) | 0x0B;
+
+/// What `PIDFD_GET_INFO` says about the end of a process that is not a child of ours.
+pub(super) enum PidfdExit {
+    /// It has been reaped by its parent; this was its wait status.
+    Status(i32),
+    /// It has not been reaped yet, or the status is not kept.
+    NotYet,
+    /// This kernel cannot tell.
+    Unsupported,
+}
+
+/// Asks for the exit status of the process behind `pidfd`.
+#[expect(unsafe_code, reason = "the request has no wrapper")]
+pub(super) fn pidfd_exit(pidfd: BorrowedFd<'_>) -> PidfdExit {
+    const { assert!(std::mem::size_of::<PidfdInfo>() == 64) };
+    let mut info = PidfdInfo { mask: PIDFD_INFO_EXIT, ..PidfdInfo::default() };
+    // The C libraries differ in the type of the request, hence the inferred conversion.
+    // SAFETY: the request reads and writes exactly the 64 bytes of the structure.
+    let result = unsafe { libc::ioctl(pidfd.as_raw_fd(), PIDFD_GET_INFO as _, &raw mut info) };
+    if result != 0 {
+        return match last_errno() {
+            Errno::SRCH => PidfdExit::NotYet,
+            _ => PidfdExit::Unsupported,
+        };
+    }
+    if info.mask & PIDFD_INFO_EXIT == 0 {
+        return PidfdExit::NotYet;
+    }
+    PidfdExit::Status(info.exit_code)
+}
+
+/// Takes over a descriptor that this process was started with. Refuses one that is not open.
+#[expect(unsafe_code, reason = "an inherited descriptor is only known by its number")]
+pub(super) fn adopt_descriptor(number: RawFd) -> io::Result<OwnedFd> {
+    if number < 3 {
+        return Err(io::Error::from_raw_os_error(libc::EBADF));
+    }
+    // SAFETY: F_GETFD takes no argument and changes nothing.
+    if unsafe { libc::fcntl(number, libc::F_GETFD) } < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: it is open, and at start-up nothing else in this process owns an inherited number.
+    let owned = unsafe { OwnedFd::from_raw_fd(number) };
+    rustix::io::fcntl_setfd(owned.as_fd(), rustix::io::FdFlags::CLOEXEC)?;
+    Ok(owned)
+}
+
+/// Marks every descriptor from `first` on as close-on-exec. On kernels before 5.11 it does nothing;
+/// everything that the keeper opens itself is marked from the start.
+#[expect(unsafe_code, reason = "close_range has no wrapper")]
+pub(super) fn close_on_exec_from(first: u32) {
+    // SAFETY: only marks descriptors; none is closed under its owner.
+    unsafe {
+        libc::syscall(libc::SYS_close_range, first, u32::MAX, libc::CLOSE_RANGE_CLOEXEC);
+    }
+}
+
+/// Sets the disposition of a signal to ignored or to its default.
+#[expect(unsafe_code, reason = "sigaction is unsafe because of handlers, of which there are none")]
+pub(super) fn set_signal(signal: i32, ignore: bool) {
+    let handler = if ignore { libc::SIG_IGN } else { libc::SIG_DFL };
+    // SAFETY: no handler is installed, only one of the two fixed dispositions. Failure (SIGKILL,
+    // SIGSTOP, numbers that the C library keeps for itself) changes nothing.
+    unsafe {
+        libc::signal(signal, handler);
+    }
+}
+
+/// Ends this process at once, without running anything of the parent's.
+#[expect(unsafe_code, reason = "_exit has no wrapper")]
+pub(super) fn exit_now(code: i32) -> ! {
+    // SAFETY: does not return and touches no memory.
+    unsafe { libc::_exit(code) }
+}
+
+/// In a child before exec: makes `descriptor` number 3, to be inherited.
+#[expect(unsafe_code, reason = "dup2 onto a bare number")]
+pub(super) fn place_at_three(descriptor: BorrowedFd<'_>) -> Result<(), Errno> {
+    if descriptor.as_raw_fd() == 3 {
+        return rustix::io::fcntl_setfd(descriptor, rustix::io::FdFlags::empty());
+    }
+    // SAFETY: whatever had number 3 in the parent is not used in this child any more, and is never
+    // dropped here: the child ends by exec or `_exit`.
+    if unsafe { libc::dup2(descriptor.as_raw_fd(), 3) } == 3 { Ok(()) } else { Err(last_errno()) }
+}

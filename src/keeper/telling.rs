@@ -1,0 +1,102 @@
+//! What the engine is told.
+//!
+//! Messages are made when the socket takes them, from what is true then. When it is full the rest waits
+//! as flags, and the next attempt is made when the socket is writable again.
+
+use std::os::fd::AsFd;
+
+use rustix::event::epoll::EventFlags;
+
+use super::event_loop::{Ending, Keeper, Matter};
+use super::poller::Source;
+use super::socket::{self, Sent};
+use super::table::News;
+use super::wire::{FromKeeper, VERSION, Welcome};
+use crate::model::RunId;
+
+/// What a message was about, to take the right flag back once it is sent.
+enum Topic {
+    Matter(Matter),
+    Run(RunId, News),
+}
+
+impl Keeper {
+    /// Tells the engine as much as it takes.
+    pub(super) fn tell(&mut self) {
+        while !self.outbox.blocked && self.engine.socket().is_some() {
+            let Some((topic, message)) = self.next_message() else { return };
+            self.outgoing.clear();
+            message.encode(&mut self.outgoing);
+            let Some(engine) = self.engine.socket() else { return };
+            let held = match &message {
+                FromKeeper::HeldFd { name } => self.held.get(name).map(AsFd::as_fd),
+                _ => None,
+            };
+            match socket::send_short(engine.as_fd(), &self.outgoing, held.as_slice()) {
+                Ok(Sent::Done) => self.told(&topic),
+                Ok(Sent::Full) => {
+                    self.outbox.blocked = true;
+                    self.poller.change(engine, Source::Engine, EventFlags::IN | EventFlags::OUT);
+                }
+                // The engine is gone; what it has not been told, the next one asks for.
+                Err(_) => self.disconnect_engine(),
+            }
+        }
+    }
+
+    fn next_message(&mut self) -> Option<(Topic, FromKeeper)> {
+        let urgent = self.outbox.matters.first().filter(|matter| **matter <= Matter::Reload);
+        if urgent.is_none()
+            && let Some((run, news, message)) = self.table.next_news()
+        {
+            return Some((Topic::Run(run, news), message));
+        }
+        loop {
+            let matter = *self.outbox.matters.first()?;
+            let message = match (matter, self.ending) {
+                (Matter::Welcome, _) => FromKeeper::Welcome(self.welcome()),
+                (Matter::Terminate, Ending::Asked(signal)) => FromKeeper::Terminate { signal },
+                (Matter::Reload, _) => FromKeeper::ReloadRequested,
+                (Matter::ListEnd, _) => FromKeeper::ListEnd,
+                (Matter::Held, _) if self.next_held().is_some() => {
+                    FromKeeper::HeldFd { name: self.next_held().cloned()? }
+                }
+                (Matter::Held | Matter::Terminate, _) => {
+                    self.outbox.matters.remove(&matter);
+                    continue;
+                }
+            };
+            return Some((Topic::Matter(matter), message));
+        }
+    }
+
+    /// The next held descriptor to tell of; those that were released in the meantime are passed over.
+    fn next_held(&mut self) -> Option<&String> {
+        while self.outbox.held.last().is_some_and(|name| !self.held.contains_key(name)) {
+            self.outbox.held.pop();
+        }
+        self.outbox.held.last()
+    }
+
+    fn told(&mut self, topic: &Topic) {
+        match topic {
+            Topic::Run(run, news) => self.table.told(*run, *news),
+            Topic::Matter(Matter::Held) => {
+                self.outbox.held.pop();
+            }
+            Topic::Matter(matter) => {
+                self.outbox.matters.remove(matter);
+            }
+        }
+    }
+
+    fn welcome(&self) -> Welcome {
+        Welcome {
+            version: VERSION,
+            keeper_pid: self.ground.keeper,
+            started_at: self.started_at,
+            boot_id: self.ground.boot_id.clone(),
+            containment: self.containment(),
+        }
+    }
+}

@@ -1,0 +1,187 @@
+//! Containment by best effort, where there are no cgroups.
+//!
+//! A process belongs to a run if one of these holds:
+//!
+//! * its session is the one that the main process made,
+//! * its environment carries the tag of the run, or
+//! * its parent belongs to the run.
+//!
+//! ```text
+//!   keeper (subreaper)
+//!     ├─ main ─ child            by descent, by session
+//!     ├─ orphan (double fork)    by session
+//!     └─ daemon (setsid)         by tag
+//! ```
+//!
+//! What changes its session, clears its environment and outlives its parent escapes; only a cgroup
+//! holds that. The kernel does not reuse a number while it names a session; once a session has been seen
+//! to be empty, it is not looked for again.
+//!
+//! Zombies do not count. The keeper and the engine never belong to a run, whatever their environment
+//! says: they may have been started by a component.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::io::{self, Read};
+use std::os::fd::{AsFd, OwnedFd};
+
+use super::identity::{self, Stat};
+
+/// What a run is recognised by.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Marks<'a> {
+    /// The pid of the main process, unless it has been reaped: then the number may be another's.
+    pub(super) main: Option<u32>,
+    /// The number of the session that the main process made, as long as it is certain that somebody
+    /// has been in it without a gap: then the number may be another's as well.
+    pub(super) session: Option<u32>,
+    /// The variable `STIGMER_RUN=...` of the run.
+    pub(super) tag: &'a [u8],
+    /// Processes that never belong to a run.
+    pub(super) never: &'a [u32],
+}
+
+impl Marks<'_> {
+    fn recognise(&self, stat: &Stat) -> bool {
+        self.main == Some(stat.pid)
+            || self.session == Some(stat.session)
+            || is_tagged(stat.pid, self.tag)
+    }
+}
+
+/// The processes that belong to a run: numbers that were right when /proc was read.
+#[derive(Debug, Default)]
+pub(super) struct Members {
+    /// Whether each is in the session of the main process, whose number it reserves while it lives.
+    pids: BTreeMap<u32, bool>,
+}
+
+/// Looks through all of /proc. Fails where that cannot be read (no descriptor left), which must not be
+/// taken for an empty tree.
+pub(super) fn members(marks: &Marks<'_>) -> io::Result<Members> {
+    let mut processes = all_processes()?;
+    processes.retain(|stat| !stat.is_dead() && stat.pid > 1 && !marks.never.contains(&stat.pid));
+    let in_session = |stat: &Stat| marks.session == Some(stat.session);
+    let recognised = processes.iter().filter(|stat| marks.recognise(stat));
+    let mut pids: BTreeMap<u32, bool> =
+        recognised.map(|stat| (stat.pid, in_session(stat))).collect();
+    // Descent, to any depth and in any order of numbers.
+    loop {
+        let children = processes
+            .iter()
+            .filter(|stat| pids.contains_key(&stat.parent) && !pids.contains_key(&stat.pid));
+        let found: Vec<_> = children.map(|stat| (stat.pid, in_session(stat))).collect();
+        if found.is_empty() {
+            return Ok(Members { pids });
+        }
+        pids.extend(found);
+    }
+}
+
+impl Members {
+    pub(super) fn is_empty(&self) -> bool {
+        self.pids.is_empty()
+    }
+
+    pub(super) fn pids(&self) -> impl Iterator<Item = u32> {
+        self.pids.keys().copied()
+    }
+
+    /// Opens a pidfd of a member, and then looks once more whether that process belongs to the run:
+    /// since the look at /proc its number may have gone to somebody else. If the process is still alive
+    /// after the second look, that look was at this very process.
+    pub(super) fn hold(&self, pid: u32, marks: &Marks<'_>) -> Option<OwnedFd> {
+        let pidfd = identity::open(pid)?;
+        let stat = Stat::read(pid).filter(|stat| !stat.is_dead())?;
+        let belongs = self.pids.contains_key(&stat.parent) || marks.recognise(&stat);
+        (belongs && identity::is_alive(pidfd.as_fd())).then_some(pidfd)
+    }
+
+    /// One of the members to wait for, and whether it reserves the number of the session; such a one
+    /// is preferred.
+    pub(super) fn witness(&self, marks: &Marks<'_>) -> Option<(OwnedFd, bool)> {
+        let hold = |in_session: bool| {
+            let mut pids = self.pids.iter().filter(move |(_, inside)| **inside == in_session);
+            pids.find_map(|(pid, _)| self.hold(*pid, marks))
+        };
+        let inside = hold(true).map(|pidfd| (pidfd, true));
+        inside.or_else(|| hold(false).map(|pidfd| (pidfd, false)))
+    }
+}
+
+fn all_processes() -> io::Result<Vec<Stat>> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir("/proc")? {
+        let name = entry?.file_name();
+        let pid = name.to_str().and_then(|name| name.parse().ok());
+        found.extend(pid.and_then(Stat::read));
+    }
+    Ok(found)
+}
+
+/// Whether the environment that a process was started with holds exactly this variable.
+pub(super) fn is_tagged(pid: u32, tag: &[u8]) -> bool {
+    File::open(format!("/proc/{pid}/environ")).is_ok_and(|file| holds_variable(file, tag))
+}
+
+/// Reads in pieces: an environment may be megabytes long, and the tag stands anywhere in it. A
+/// variable longer than the tag is skipped to its end.
+fn holds_variable(mut input: impl Read, wanted: &[u8]) -> bool {
+    let mut buffer = [0; 4096];
+    // How much of the present variable equals the tag so far; `None` once it differs.
+    let mut matched = Some(0);
+    loop {
+        let length = match input.read(&mut buffer) {
+            Ok(0) => return matched == Some(wanted.len()),
+            Ok(length) => length,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+            Err(_) => return false,
+        };
+        for byte in buffer.iter().take(length) {
+            if *byte == 0 {
+                if matched == Some(wanted.len()) {
+                    return true;
+                }
+                matched = Some(0);
+            } else {
+                matched = matched.filter(|at| wanted.get(*at) == Some(byte)).map(|at| at + 1);
+            }
+        }
+    }
+}
+
+/// The children of this process, zombies among them; `None` where the kernel does not list them.
+pub(super) fn own_children() -> Option<Vec<u32>> {
+    let pid = std::process::id();
+    let listed = fs::read_to_string(format!("/proc/self/task/{pid}/children")).ok()?;
+    Some(listed.split_ascii_whitespace().filter_map(|pid| pid.parse().ok()).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_tag_is_found_whole_or_not_at_all() {
+        let tag = b"STIGMER_RUN=abc:1";
+        let long = [b"X=".as_slice(), &[b'y'; 10_000], b"\0STIGMER_RUN=abc:1\0Z=1\0"].concat();
+        for (environment, expected) in [
+            (b"A=1\0STIGMER_RUN=abc:1\0".as_slice(), true),
+            (b"STIGMER_RUN=abc:1", true),
+            (b"STIGMER_RUN=abc:12\0", false),
+            (b"XSTIGMER_RUN=abc:1\0", false),
+            (b"STIGMER_RUN=abc:\0", false),
+            (b"", false),
+            (&long, true),
+        ] {
+            assert_eq!(holds_variable(environment, tag), expected, "{environment:?}");
+        }
+    }
+
+    #[test]
+    fn nobody_carries_a_tag_that_was_never_given() {
+        let marks =
+            Marks { main: None, session: None, tag: b"STIGMER_RUN=never-given:0", never: &[] };
+        assert!(members(&marks).unwrap().is_empty());
+    }
+}
