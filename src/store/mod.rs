@@ -261,14 +261,16 @@ impl Store {
         Ok(())
     }
 
-    /// Commits a batch: all of it, or nothing.
-    pub fn commit(&mut self, batch: &Batch) -> Result<(), StoreError> {
+    /// Commits a batch: all of it, or nothing. Answers with the identifiers of its events.
+    pub fn commit(&mut self, batch: &Batch) -> Result<std::ops::Range<u64>, StoreError> {
         if batch.is_empty() {
-            return Ok(());
+            return Ok(0..0);
         }
         let transaction = self.connection.transaction().map_err(StoreError::Write)?;
         batch.write(&transaction).map_err(StoreError::Write)?;
-        transaction.commit().map_err(StoreError::Write)
+        let end = transaction.last_insert_rowid().unsigned_abs() + 1;
+        transaction.commit().map_err(StoreError::Write)?;
+        Ok(end - batch.events.len() as u64..end)
     }
 }
 

@@ -1,0 +1,210 @@
+//! Short commands on behalf of a component: exec probes, stop commands, commands of secrets.
+//!
+//! A helper is a run of the keeper's with a group of its own, so that ending it ends everything that
+//! it started. It is over when its main process ends; what it leaves behind is killed. Dropping the
+//! future of [`Helpers::run`] kills it at once (S10).
+//!
+//! ```text
+//!   run() ── Spawn(aux) ─▶ keeper ── Exited ─▶ told() ─▶ the waiting future
+//!     │ dropped                                  │ something is left
+//!     └──────── KillTree ─▶ keeper ◀─────────────┘   ... Gone ─▶ Ack
+//! ```
+
+use std::collections::HashMap;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::io::AsyncReadExt;
+use tokio::net::unix::pipe;
+use tokio::sync::oneshot;
+
+use super::launch::Recipe;
+use super::probe::CommandOutput;
+use crate::keeper::client::KeeperClient;
+use crate::keeper::explain::{Asked, explain};
+use crate::keeper::wire::{FromKeeper, RunPhase, ToKeeper};
+use crate::model::{ExitStatus, RunId, Time};
+
+/// Runs of helpers have this bit, and those of components do not.
+const HELPER: u64 = 1 << 55;
+
+/// How much of a helper's output is kept, in bytes. The rest is read and dropped, for a helper whose
+/// pipe is full would hang.
+const OUTPUT_KEPT: usize = 4096;
+
+/// How a helper ended.
+type End = Result<ExitStatus, crate::keeper::wire::LaunchFailure>;
+
+/// Starts helpers and hears of their ends.
+#[derive(Clone, Debug)]
+pub struct Helpers {
+    keeper: Arc<KeeperClient>,
+    next: Arc<AtomicU64>,
+    waiting: Arc<Mutex<HashMap<RunId, oneshot::Sender<End>>>>,
+}
+
+impl Helpers {
+    /// `now` makes the identifiers differ from those of the engine before: no engine starts a million
+    /// helpers a second.
+    #[must_use]
+    pub fn new(keeper: Arc<KeeperClient>, now: Time) -> Self {
+        let first = HELPER | (now.as_nanos() / 1_000);
+        Self {
+            keeper,
+            next: Arc::new(AtomicU64::new(first)),
+            waiting: Arc::new(Mutex::new(HashMap::new())),
+        }
+    }
+
+    /// Whether a run is a helper.
+    #[must_use]
+    pub const fn is_helper(run: RunId) -> bool {
+        run.0 & HELPER != 0
+    }
+
+    /// Runs a command to its end.
+    ///
+    /// # Errors
+    /// Why it could not be started, in plain words.
+    pub async fn run(&self, recipe: &Recipe, argv: Vec<String>) -> Result<CommandOutput, String> {
+        let run = RunId(self.next.fetch_add(1, Ordering::Relaxed));
+        let program = argv.first().cloned().unwrap_or_default();
+        let (sender, ended) = oneshot::channel();
+        let (reader, writer) = output_pipe().map_err(|error| format!("no pipe: {error}"))?;
+        self.waiting().insert(run, sender);
+        let guard = Guard { helpers: self, run };
+        let spawn = ToKeeper::Spawn(Box::new(recipe.helper(run, argv)));
+        self.keeper.send(&spawn, &[writer.as_fd()]).map_err(|error| format!("{error}"))?;
+        // Only the helper and its children hold the writing end now.
+        drop(writer);
+        let (output, end) = collect(reader, ended).await;
+        guard.disarm();
+        match end {
+            Ok(status) => Ok(CommandOutput { status, output }),
+            Err(Some(failure)) => Err(explain(&failure, &recipe.asked(&program)).message),
+            Err(None) => Err("the daemon is ending".into()),
+        }
+    }
+
+    /// Takes the keeper's messages about helpers.
+    pub fn told(&self, message: &FromKeeper) {
+        match message {
+            FromKeeper::SpawnFailed(failure) => {
+                self.end(failure.run, Err(failure.clone()));
+                self.tell(&ToKeeper::Ack { run: failure.run });
+            }
+            FromKeeper::Exited(exited) => {
+                self.end(exited.run, Ok(exited.exit.status));
+                if exited.empty {
+                    self.tell(&ToKeeper::Ack { run: exited.run });
+                } else {
+                    self.tell(&ToKeeper::KillTree { run: exited.run });
+                }
+            }
+            FromKeeper::Gone { run } => self.tell(&ToKeeper::Ack { run: *run }),
+            // Helpers of the engine before: the keeper ends them, and they are acknowledged here.
+            FromKeeper::RunState(state) => match &state.phase {
+                RunPhase::Ended(exited) if exited.empty => {
+                    self.tell(&ToKeeper::Ack { run: state.run });
+                }
+                RunPhase::Failed(_) => self.tell(&ToKeeper::Ack { run: state.run }),
+                RunPhase::Ended(_) | RunPhase::Launching | RunPhase::Running => {
+                    self.tell(&ToKeeper::KillTree { run: state.run });
+                }
+            },
+            FromKeeper::Welcome(_)
+            | FromKeeper::Spawned(_)
+            | FromKeeper::HeldFd { .. }
+            | FromKeeper::ListEnd
+            | FromKeeper::Terminate { .. }
+            | FromKeeper::ReloadRequested => {}
+        }
+    }
+
+    fn end(&self, run: RunId, end: End) {
+        if let Some(waiting) = self.waiting().remove(&run) {
+            // Nobody may be waiting any more; the guard has seen to the rest.
+            drop(waiting.send(end));
+        }
+    }
+
+    /// A keeper that is gone is noticed by the supervisor, which reads from it.
+    fn tell(&self, message: &ToKeeper) {
+        drop(self.keeper.send(message, &[]));
+    }
+
+    fn waiting(&self) -> MutexGuard<'_, HashMap<RunId, oneshot::Sender<End>>> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Kills the helper when whoever waits for it stops waiting.
+struct Guard<'a> {
+    helpers: &'a Helpers,
+    run: RunId,
+}
+
+impl Guard<'_> {
+    fn disarm(self) {
+        std::mem::forget(self);
+    }
+}
+
+impl Drop for Guard<'_> {
+    fn drop(&mut self) {
+        self.helpers.waiting().remove(&self.run);
+        self.helpers.tell(&ToKeeper::KillTree { run: self.run });
+    }
+}
+
+fn output_pipe() -> io::Result<(pipe::Receiver, OwnedFd)> {
+    let (reader, writer) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?;
+    Ok((pipe::Receiver::from_owned_fd(reader)?, writer))
+}
+
+/// Reads the output until the helper has ended. Not until the pipe closes: a grandchild may hold it.
+async fn collect(
+    mut reader: pipe::Receiver,
+    mut ended: oneshot::Receiver<End>,
+) -> (Vec<u8>, Result<ExitStatus, Option<crate::keeper::wire::LaunchFailure>>) {
+    let mut output = Vec::new();
+    let mut buffer = [0; OUTPUT_KEPT];
+    let mut open = true;
+    let end = loop {
+        tokio::select! {
+            biased;
+            end = &mut ended => break end,
+            read = reader.read(&mut buffer), if open => match read {
+                Ok(0) | Err(_) => open = false,
+                Ok(length) => keep(&mut output, buffer.get(..length).unwrap_or(&[])),
+            },
+        }
+    };
+    // What it wrote last may still be in the pipe.
+    while output.len() < OUTPUT_KEPT {
+        match reader.try_read(&mut buffer) {
+            Ok(length) if length > 0 => keep(&mut output, buffer.get(..length).unwrap_or(&[])),
+            Ok(_) | Err(_) => break,
+        }
+    }
+    let end = match end {
+        Ok(Ok(status)) => Ok(status),
+        Ok(Err(failure)) => Err(Some(failure)),
+        Err(_) => Err(None),
+    };
+    (output, end)
+}
+
+fn keep(output: &mut Vec<u8>, bytes: &[u8]) {
+    let room = OUTPUT_KEPT.saturating_sub(output.len());
+    output.extend(bytes.iter().take(room));
+}
+
+impl Recipe {
+    /// What an explanation of a failure speaks of.
+    pub(super) fn asked<'a>(&'a self, program: &'a str) -> Asked<'a> {
+        Asked { program, search_path: self.search_path(), working_dir: self.working_dir() }
+    }
+}
