@@ -1,5 +1,8 @@
 //! The interface between the command line and the daemon.
 
+pub mod select;
+pub mod view;
+
 /// The generated messages and services of `proto/stigmer/v1/stigmer.proto`. The messages also
 /// serialise to the documented JSON.
 #[expect(
