@@ -1,6 +1,7 @@
 //! The interface between the command line and the daemon.
 
 pub mod select;
+pub mod server;
 pub mod view;
 
 /// The generated messages and services of `proto/stigmer/v1/stigmer.proto`. The messages also
