@@ -37,14 +37,14 @@ pub enum SocketError {
 }
 
 /// Binds the control socket.
-pub async fn bind(path: &Path) -> Result<UnixListener, SocketError> {
+pub fn bind(path: &Path) -> Result<UnixListener, SocketError> {
     let failed = |source| SocketError::Io { path: path.to_owned(), source };
     match std::fs::symlink_metadata(path) {
         Ok(metadata) if !metadata.file_type().is_socket() => {
             return Err(SocketError::NotASocket(path.to_owned()));
         }
         Ok(_) => {
-            if connect(path).await.is_ok() {
+            if connect(path).is_ok() {
                 return Err(SocketError::Taken(path.to_owned()));
             }
             std::fs::remove_file(path).map_err(failed)?;
@@ -59,7 +59,7 @@ pub async fn bind(path: &Path) -> Result<UnixListener, SocketError> {
 }
 
 /// Connects to a socket, also by a long path.
-pub async fn connect(path: &Path) -> io::Result<UnixStream> {
+pub fn connect(path: &Path) -> io::Result<UnixStream> {
     let stream = with_short(path, |short| std::os::unix::net::UnixStream::connect(short))?;
     stream.set_nonblocking(true)?;
     UnixStream::from_std(stream)
@@ -134,11 +134,11 @@ mod tests {
         runtime().block_on(async {
             let folder = tempfile::tempdir().unwrap();
             let path = folder.path().join("stigmer.sock");
-            let first = bind(&path).await.unwrap();
+            let first = bind(&path).unwrap();
             assert_eq!(std::fs::metadata(&path).unwrap().mode() & 0o777, 0o600);
-            assert!(matches!(bind(&path).await, Err(SocketError::Taken(_))));
+            assert!(matches!(bind(&path), Err(SocketError::Taken(_))));
             drop(first);
-            bind(&path).await.unwrap();
+            bind(&path).unwrap();
         });
     }
 
@@ -148,7 +148,7 @@ mod tests {
             let folder = tempfile::tempdir().unwrap();
             let path = folder.path().join("stigmer.sock");
             std::fs::write(&path, "mine").unwrap();
-            assert!(matches!(bind(&path).await, Err(SocketError::NotASocket(_))));
+            assert!(matches!(bind(&path), Err(SocketError::NotASocket(_))));
             assert_eq!(std::fs::read_to_string(&path).unwrap(), "mine");
         });
     }
@@ -160,8 +160,8 @@ mod tests {
             let deep = folder.path().join("d".repeat(100)).join("e".repeat(100));
             std::fs::create_dir_all(&deep).unwrap();
             let path = deep.join("stigmer.sock");
-            let listener = bind(&path).await.unwrap();
-            let client = connect(&path).await.unwrap();
+            let listener = bind(&path).unwrap();
+            let client = connect(&path).unwrap();
             let served = std::pin::pin!(incoming(listener)).next().await.unwrap().unwrap();
             drop((client, served));
         });
