@@ -37,8 +37,8 @@ impl<T: Send + 'static> OneAtATime<T> {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::mpsc;
     use futures_util::FutureExt as _;
+    use std::sync::mpsc;
 
     use super::*;
 
