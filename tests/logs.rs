@@ -1,5 +1,7 @@
 //! Reading logs: history, merging, following, and the watcher that keeps their times.
 
+#![expect(clippy::unwrap_used, reason = "helpers of tests panic where tests do")]
+
 #[path = "logs/follow.rs"]
 mod follow;
 #[path = "logs/history.rs"]

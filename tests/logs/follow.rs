@@ -165,6 +165,6 @@ async fn fault_36_rotation_under_full_load_disturbs_no_follower() {
     writer.join().unwrap();
     assert!(rotations > 3, "{rotations} rotations");
     rotated.extend(fs::read(&path).unwrap());
-    let wanted: String = (0..LINES).map(|number| format!("line {number}\n")).collect();
-    assert!(rotated == wanted.as_bytes(), "rotated and present files together hold every byte");
+    let wanted: Vec<_> = (0..LINES).flat_map(|n| format!("line {n}\n").into_bytes()).collect();
+    assert!(rotated == wanted, "rotated and present files together hold every byte");
 }

@@ -16,10 +16,8 @@ use stigmer::model::InstanceId;
 const PATIENCE: Duration = Duration::from_secs(60);
 
 pub(crate) async fn soon<T>(what: &str, future: impl Future<Output = T>) -> T {
-    match tokio::time::timeout(PATIENCE, future).await {
-        Ok(value) => value,
-        Err(_) => panic!("waited in vain for {what}"),
-    }
+    let waited = tokio::time::timeout(PATIENCE, future).await;
+    waited.unwrap_or_else(|_| panic!("waited in vain for {what}"))
 }
 
 /// A folder of logs, and a clock that moves only when told.
@@ -108,7 +106,7 @@ pub(crate) fn texts(lines: &[Line]) -> Vec<String> {
 pub(crate) async fn take(stream: &mut LogStream, count: usize) -> Vec<String> {
     let mut lines = Vec::new();
     while lines.len() < count {
-        let more = soon("lines", stream.next()).await.expect("it goes on").unwrap();
+        let more = soon("lines", stream.next()).await.unwrap().unwrap();
         lines.extend(texts(&more));
     }
     assert_eq!(lines.len(), count, "{lines:?}");
