@@ -8,10 +8,10 @@
 
 use std::fs::{File, OpenOptions};
 use std::io;
-use std::os::unix::fs::{FileExt as _, MetadataExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
 use std::path::Path;
 
-use super::index::Summary;
+use super::index::{Summary, identity};
 
 /// How often a read is tried while rotations interfere; each takes far longer than a read.
 const TRIES: usize = 16;
@@ -83,6 +83,6 @@ fn open(log: &Path) -> io::Result<Option<File>> {
 fn extent_of(log: &Path, file: &File) -> io::Result<Extent> {
     let summary = Summary::load(log)?;
     let metadata = file.metadata()?;
-    let base = summary.base(metadata.ino(), metadata.len());
+    let base = summary.base(identity(&metadata), metadata.len());
     Ok(Extent { base, end: base + metadata.len() })
 }

@@ -1,7 +1,7 @@
 //! The time index beside a log, `NAME.log.idx`.
 //!
 //! ```text
-//!   header, 48 bytes:  magic and version | inode | base | next base | length before | dropped
+//!   header, 48 bytes:  magic and version | identity | base | next base | length before | dropped
 //!   record, 16 bytes:  end position | nanoseconds since 1970        (appended as the log grows)
 //! ```
 //! All numbers are little-endian and 64 bits wide. `base` is the position of the file's first byte.
@@ -15,17 +15,18 @@
 //! Failure paths
 //! - A header that is not ours or torn: the index begins anew.
 //! - A torn or senseless tail (a crash, a full disk): cut off at the next opening.
-//! - A log of another inode, or one that is shorter than the index knows: it was replaced or truncated;
+//! - A log of another identity, or one that is shorter than the index knows: it was replaced or truncated;
 //!   its positions go on after the last known one.
 //! - Writing fails: the caller is told, the extent stays right, and the record is missing.
 //!
 //! One writer (`LogWatcher`), many readers (`times`, `file`).
 
 use std::ffi::OsString;
-use std::fs::{File, OpenOptions};
+use std::fs::{File, Metadata, OpenOptions};
 use std::io;
-use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::{FileExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
+use std::time::UNIX_EPOCH;
 
 use super::file::Extent;
 
@@ -73,7 +74,7 @@ impl Record {
 /// The head of an index.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct Header {
-    inode: u64,
+    identity: u64,
     base: u64,
     next_base: u64,
     length_before: u64,
@@ -81,8 +82,8 @@ pub(super) struct Header {
 }
 
 impl Header {
-    const fn new(inode: u64, base: u64) -> Self {
-        Self { inode, base, next_base: base, length_before: 0, dropped: 0 }
+    const fn new(identity: u64, base: u64) -> Self {
+        Self { identity, base, next_base: base, length_before: 0, dropped: 0 }
     }
 
     pub(super) fn load(file: &File) -> io::Result<Option<Self>> {
@@ -96,14 +97,14 @@ impl Header {
         for (word, bytes) in words.iter_mut().zip(bytes.as_chunks::<8>().0) {
             *word = u64::from_le_bytes(*bytes);
         }
-        let [magic, inode, base, next_base, length_before, dropped] = words;
+        let [magic, identity, base, next_base, length_before, dropped] = words;
         let sound = magic == MAGIC && base <= next_base && next_base < SENSELESS;
-        Ok(sound.then_some(Self { inode, base, next_base, length_before, dropped }))
+        Ok(sound.then_some(Self { identity, base, next_base, length_before, dropped }))
     }
 
     fn save(&self, file: &File) -> io::Result<()> {
         let words =
-            [MAGIC, self.inode, self.base, self.next_base, self.length_before, self.dropped];
+            [MAGIC, self.identity, self.base, self.next_base, self.length_before, self.dropped];
         let mut bytes = [0; 48];
         for (bytes, word) in bytes.as_chunks_mut::<8>().0.iter_mut().zip(words) {
             *bytes = word.to_le_bytes();
@@ -125,9 +126,12 @@ impl Summary {
     pub(super) fn load(log: &Path) -> io::Result<Self> {
         let file = match File::open(index_path(log)) {
             Ok(file) => file,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Self::default()),
+            Err(error) if is_absence(&error) => return Ok(Self::default()),
             Err(error) => return Err(error),
         };
+        if !file.metadata()?.is_file() {
+            return Ok(Self::default());
+        }
         let Some(header) = Header::load(&file)? else { return Ok(Self::default()) };
         let count = count(&file)?;
         let last = if count == 0 { None } else { record(&file, count - 1)? };
@@ -136,12 +140,26 @@ impl Summary {
     }
 
     /// The position of the first byte of the log file, given what the file system says about it.
-    pub(super) fn base(&self, inode: u64, length: u64) -> u64 {
+    pub(super) fn base(&self, identity: u64, length: u64) -> u64 {
         let Some(header) = self.header else { return 0 };
         let shortened = header.next_base != header.base && length < header.length_before;
         let base = if shortened { header.next_base } else { header.base };
-        if header.inode != inode || base + length < self.end { self.end } else { base }
+        if header.identity != identity || base + length < self.end { self.end } else { base }
     }
+}
+
+/// What tells a log file from another one of its name. The number of an inode is used again as soon as
+/// its file is gone, so the time of its making belongs to it, where the file system knows it.
+pub(super) fn identity(metadata: &Metadata) -> u64 {
+    let made = metadata.created().ok().and_then(|made| made.duration_since(UNIX_EPOCH).ok());
+    let made = made.map_or(0, |made| made.as_secs() << 30 | u64::from(made.subsec_nanos()));
+    metadata.ino() ^ made.rotate_left(32)
+}
+
+/// An index that is not there for this user: times are unknown, lines are not.
+fn is_absence(error: &io::Error) -> bool {
+    use io::ErrorKind::{NotADirectory, NotFound, PermissionDenied};
+    matches!(error.kind(), NotADirectory | NotFound | PermissionDenied)
 }
 
 /// How many whole records a file holds.
@@ -166,13 +184,13 @@ pub(super) struct Writer {
 }
 
 impl Writer {
-    /// Opens or makes the index of the log that has this inode and length.
-    pub(super) fn open(log: &Path, inode: u64, length: u64) -> io::Result<Self> {
+    /// Opens or makes the index of the log that has this identity and length.
+    pub(super) fn open(log: &Path, identity: u64, length: u64) -> io::Result<Self> {
         let index = index_path(log);
         let file = open(&index)?;
         let header = match Header::load(&file)? {
             Some(header) => header,
-            None => begin(&file, Header::new(inode, 0))?,
+            None => begin(&file, Header::new(identity, 0))?,
         };
         let records = sound_records(&file)?;
         file.set_len(HEADER + records * RECORD)?;
@@ -186,13 +204,13 @@ impl Writer {
         if header.next_base != header.base && length >= header.length_before {
             writer.abandon_shortening()?;
         }
-        writer.settle(inode, length)?;
+        writer.settle(identity, length)?;
         Ok(writer)
     }
 
-    /// Whether a log of this inode and length holds something that the index does not know yet.
-    pub(super) fn is_behind(&self, inode: u64, length: u64) -> bool {
-        self.summary.base(inode, length) + length > self.summary.end
+    /// Whether a log of this identity and length holds something that the index does not know yet.
+    pub(super) fn is_behind(&self, identity: u64, length: u64) -> bool {
+        self.summary.base(identity, length) + length > self.summary.end
     }
 
     /// Takes note of what the file system says about the log at a time of the wall clock.
@@ -201,11 +219,11 @@ impl Writer {
     /// The index could not be written. The extent is right nevertheless.
     pub(super) fn observe(
         &mut self,
-        inode: u64,
+        identity: u64,
         length: u64,
         nanos: i64,
     ) -> (Extent, io::Result<()>) {
-        let settled = self.settle(inode, length);
+        let settled = self.settle(identity, length);
         let end = self.header.base + length;
         let written = if end > self.summary.end {
             self.summary.end = end;
@@ -237,10 +255,15 @@ impl Writer {
     }
 
     /// Brings the header in line with the log.
-    fn settle(&mut self, inode: u64, length: u64) -> io::Result<()> {
-        let base = self.summary.base(inode, length);
-        let header =
-            Header { inode, base, next_base: base, length_before: 0, dropped: self.header.dropped };
+    fn settle(&mut self, identity: u64, length: u64) -> io::Result<()> {
+        let base = self.summary.base(identity, length);
+        let header = Header {
+            identity,
+            base,
+            next_base: base,
+            length_before: 0,
+            dropped: self.header.dropped,
+        };
         // While a shortening is announced, the file has its old length and nothing is settled.
         let is_announced = self.header.next_base != self.header.base && base == self.header.base;
         if is_announced || header == self.header {

@@ -2,11 +2,10 @@ use super::*;
 use crate::logs::times::Times;
 
 fn log(folder: &Path, length: u64) -> (PathBuf, u64) {
-    use std::os::unix::fs::MetadataExt as _;
     let path = folder.join("api.log");
     let file = OpenOptions::new().create(true).append(true).open(&path).unwrap();
     file.set_len(length).unwrap();
-    (path, file.metadata().unwrap().ino())
+    (path, identity(&file.metadata().unwrap()))
 }
 
 fn at(log: &Path, position: u64) -> Option<i128> {
@@ -16,10 +15,10 @@ fn at(log: &Path, position: u64) -> Option<i128> {
 #[test]
 fn a_line_has_the_time_at_which_its_first_byte_was_seen() {
     let folder = tempfile::tempdir().unwrap();
-    let (log, inode) = log(folder.path(), 0);
-    let mut writer = Writer::open(&log, inode, 0).unwrap();
+    let (log, identity) = log(folder.path(), 0);
+    let mut writer = Writer::open(&log, identity, 0).unwrap();
     for (length, nanos) in [(10, 100), (10, 150), (25, 200)] {
-        writer.observe(inode, length, nanos).1.unwrap();
+        writer.observe(identity, length, nanos).1.unwrap();
     }
     assert_eq!(at(&log, 0), Some(100));
     assert_eq!(at(&log, 9), Some(100));
@@ -31,10 +30,10 @@ fn a_line_has_the_time_at_which_its_first_byte_was_seen() {
 #[test]
 fn many_records_are_found_by_position_and_by_time() {
     let folder = tempfile::tempdir().unwrap();
-    let (log, inode) = log(folder.path(), 0);
-    let mut writer = Writer::open(&log, inode, 0).unwrap();
+    let (log, identity) = log(folder.path(), 0);
+    let mut writer = Writer::open(&log, identity, 0).unwrap();
     for number in 1..=2000 {
-        writer.observe(inode, number * 10, i64::try_from(number).unwrap() * 1000).1.unwrap();
+        writer.observe(identity, number * 10, i64::try_from(number).unwrap() * 1000).1.unwrap();
     }
     let mut times = Times::new(&log);
     for position in (0..20_000).step_by(7).chain([19_999, 0, 10_000]) {
@@ -53,34 +52,34 @@ fn many_records_are_found_by_position_and_by_time() {
 #[test]
 fn a_torn_tail_and_garbage_are_cut_off() {
     let folder = tempfile::tempdir().unwrap();
-    let (log, inode) = log(folder.path(), 30);
-    let mut writer = Writer::open(&log, inode, 0).unwrap();
+    let (log, identity) = log(folder.path(), 30);
+    let mut writer = Writer::open(&log, identity, 0).unwrap();
     for length in [10, 20] {
-        writer.observe(inode, length, 5).1.unwrap();
+        writer.observe(identity, length, 5).1.unwrap();
     }
     for garbage in [&[7; 5][..], &[0; 32], &[0xff; 20]] {
         use std::io::Write as _;
         let mut index = OpenOptions::new().append(true).open(index_path(&log)).unwrap();
         index.write_all(garbage).unwrap();
-        let mut writer = Writer::open(&log, inode, 20).unwrap();
+        let mut writer = Writer::open(&log, identity, 20).unwrap();
         assert_eq!(writer.records, 2);
-        assert_eq!(writer.observe(inode, 20, 9).0, Extent { base: 0, end: 20 });
+        assert_eq!(writer.observe(identity, 20, 9).0, Extent { base: 0, end: 20 });
     }
-    let mut writer = Writer::open(&log, inode, 20).unwrap();
-    writer.observe(inode, 30, 9).1.unwrap();
+    let mut writer = Writer::open(&log, identity, 20).unwrap();
+    writer.observe(identity, 30, 9).1.unwrap();
     assert_eq!((at(&log, 10), at(&log, 20)), (Some(5), Some(9)));
 }
 
 #[test]
 fn a_foreign_header_begins_a_new_index() {
     let folder = tempfile::tempdir().unwrap();
-    let (log, inode) = log(folder.path(), 10);
+    let (log, identity) = log(folder.path(), 10);
     for content in [&b""[..], b"short", &[b'x'; 200]] {
         std::fs::write(index_path(&log), content).unwrap();
         assert_eq!(Summary::load(&log).unwrap(), Summary::default());
         assert_eq!(at(&log, 0), None);
-        let mut writer = Writer::open(&log, inode, 0).unwrap();
-        assert_eq!(writer.observe(inode, 10, 3).0, Extent { base: 0, end: 10 });
+        let mut writer = Writer::open(&log, identity, 0).unwrap();
+        assert_eq!(writer.observe(identity, 10, 3).0, Extent { base: 0, end: 10 });
         assert_eq!(at(&log, 0), Some(3));
     }
 }
@@ -88,50 +87,54 @@ fn a_foreign_header_begins_a_new_index() {
 #[test]
 fn positions_go_on_after_a_truncation_or_a_replacement() {
     let folder = tempfile::tempdir().unwrap();
-    let (log, inode) = log(folder.path(), 100);
-    let mut writer = Writer::open(&log, inode, 100).unwrap();
-    writer.observe(inode, 100, 1).1.unwrap();
-    assert_eq!(writer.observe(inode, 0, 2).0, Extent { base: 100, end: 100 });
-    assert_eq!(writer.observe(inode, 7, 3).0, Extent { base: 100, end: 107 });
-    assert_eq!(writer.observe(inode + 1, 50, 4).0, Extent { base: 107, end: 157 });
+    let (log, identity) = log(folder.path(), 100);
+    let mut writer = Writer::open(&log, identity, 100).unwrap();
+    writer.observe(identity, 100, 1).1.unwrap();
+    assert_eq!(writer.observe(identity, 0, 2).0, Extent { base: 100, end: 100 });
+    assert_eq!(writer.observe(identity, 7, 3).0, Extent { base: 100, end: 107 });
+    assert_eq!(writer.observe(identity + 1, 50, 4).0, Extent { base: 107, end: 157 });
     let summary = Summary::load(&log).unwrap();
-    assert_eq!(summary.base(inode + 1, 60), 107);
-    assert_eq!(summary.base(inode, 60), 157, "a reader sees a replacement before the writer does");
+    assert_eq!(summary.base(identity + 1, 60), 107);
+    assert_eq!(
+        summary.base(identity, 60),
+        157,
+        "a reader sees a replacement before the writer does"
+    );
 }
 
 #[test]
 fn shortening_is_seen_by_readers_at_every_step_and_after_a_crash() {
     let folder = tempfile::tempdir().unwrap();
-    let (log, inode) = log(folder.path(), 0);
-    let mut writer = Writer::open(&log, inode, 0).unwrap();
+    let (log, identity) = log(folder.path(), 0);
+    let mut writer = Writer::open(&log, identity, 0).unwrap();
     for length in 1..=1000 {
-        writer.observe(inode, length, i64::try_from(length).unwrap()).1.unwrap();
+        writer.observe(identity, length, i64::try_from(length).unwrap()).1.unwrap();
     }
-    let base = |length| Summary::load(&log).unwrap().base(inode, length);
+    let base = |length| Summary::load(&log).unwrap().base(identity, length);
     writer.begin_shortening(600, 1000).unwrap();
     assert_eq!(base(1000), 0, "announced, not done");
     assert_eq!(base(1010), 0, "it grows meanwhile");
     assert_eq!(base(400), 600, "done, not yet told");
     // The engine dies here, once before and once after the removal.
-    assert_eq!(Writer::open(&log, inode, 400).unwrap().header.base, 600);
+    assert_eq!(Writer::open(&log, identity, 400).unwrap().header.base, 600);
     writer.finish_shortening().unwrap();
-    assert_eq!(writer.observe(inode, 410, 2000).0, Extent { base: 600, end: 1010 });
+    assert_eq!(writer.observe(identity, 410, 2000).0, Extent { base: 600, end: 1010 });
     assert_eq!((at(&log, 600), at(&log, 999), at(&log, 1005)), (Some(601), Some(1000), Some(2000)));
     assert_eq!(writer.records, 401);
     writer.begin_shortening(100, 410).unwrap();
     writer.abandon_shortening().unwrap();
-    assert_eq!(writer.observe(inode, 420, 2001).0, Extent { base: 600, end: 1020 });
+    assert_eq!(writer.observe(identity, 420, 2001).0, Extent { base: 600, end: 1020 });
     assert_eq!(at(&log, 1015), Some(2001));
 }
 
 #[test]
 fn an_index_that_is_removed_under_the_writer_begins_anew() {
     let folder = tempfile::tempdir().unwrap();
-    let (log, inode) = log(folder.path(), 10);
-    let mut writer = Writer::open(&log, inode, 0).unwrap();
-    writer.observe(inode, 10, 1).1.unwrap();
+    let (log, identity) = log(folder.path(), 10);
+    let mut writer = Writer::open(&log, identity, 0).unwrap();
+    writer.observe(identity, 10, 1).1.unwrap();
     std::fs::remove_file(index_path(&log)).unwrap();
-    let (extent, written) = writer.observe(inode, 20, 2);
+    let (extent, written) = writer.observe(identity, 20, 2);
     written.unwrap();
     assert_eq!(extent, Extent { base: 0, end: 20 });
     assert_eq!(at(&log, 15), Some(2));

@@ -4,7 +4,6 @@ use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap, HashSet};
 use std::fs::Metadata;
 use std::io;
-use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::PoisonError;
 use std::time::Duration;
@@ -14,7 +13,7 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 use super::{Command, Remove, Subscriptions, WallClock};
-use crate::logs::index::Writer;
+use crate::logs::index::{self, Writer};
 use crate::logs::inotify::{Event, Inotify};
 use crate::model::InstanceId;
 
@@ -344,16 +343,16 @@ impl Log {
     /// What was written before the index was opened is as old as the file says; what comes while it is
     /// watched is as old as now.
     fn observe(&mut self, metadata: &Metadata, now: Timestamp) -> io::Result<Observed> {
-        let (inode, length) = (metadata.ino(), metadata.len());
+        let (identity, length) = (index::identity(metadata), metadata.len());
         if let Some(index) = &mut self.index {
-            return Ok(index.observe(inode, length, nanos(now)));
+            return Ok(index.observe(identity, length, nanos(now)));
         }
-        let mut index = Writer::open(&self.path, inode, length)?;
+        let mut index = Writer::open(&self.path, identity, length)?;
         let at = match metadata.modified().ok().and_then(|time| Timestamp::try_from(time).ok()) {
-            Some(modified) if index.is_behind(inode, length) => modified.min(now),
+            Some(modified) if index.is_behind(identity, length) => modified.min(now),
             _ => now,
         };
-        let observed = index.observe(inode, length, nanos(at));
+        let observed = index.observe(identity, length, nanos(at));
         self.index = Some(index);
         Ok(observed)
     }
