@@ -119,9 +119,7 @@ fn set_up(launch: &Launch, ground: &Ground) -> Result<Identity, Failure> {
     use LaunchStage as Stage;
     nix::unistd::setsid().map_err(Failure::at(Stage::Fork))?;
     die_with_keeper(ground)?;
-    for signal in 1..=64 {
-        sys::set_signal(signal, false);
-    }
+    sys::reset_signals();
     SigSet::empty().thread_set_mask().map_err(Failure::at(Stage::Fork))?;
     let identity = write_record(launch, ground)?;
     set_up_stdio(launch, ground)?;

@@ -163,9 +163,7 @@ impl Engine {
 /// alone, which passes it on in order.
 fn become_engine(candidates: &[CString], argv: &[CString], ground: &Ground, socket: &OwnedFd) -> ! {
     let _ = rustix::process::setpgid(None, None);
-    for signal in 1..=64 {
-        sys::set_signal(signal, false);
-    }
+    sys::reset_signals();
     let _ = nix::sys::signal::SigSet::empty().thread_set_mask();
     let _ = nix::unistd::dup2_stdin(&ground.null);
     sys::close_on_exec_from(3);

@@ -84,6 +84,8 @@ pub(super) struct Outbox {
     pub(super) matters: BTreeSet<Matter>,
     /// Names of held descriptors that are still to be told, last first.
     pub(super) held: Vec<String>,
+    /// This engine has said Hello. Before that it is told nothing.
+    pub(super) greeted: bool,
     /// The socket was full; its being writable again is waited for.
     pub(super) blocked: bool,
 }
@@ -284,9 +286,7 @@ impl Keeper {
         self.end_helpers();
         let how = crate::model::Exit { status: identity::exit_status(status), oom: false };
         if matches!(self.ending, Ending::Done(_)) && status == 0 {
-            if let Some(groups) = &self.groups {
-                groups.tidy();
-            }
+            self.tidy();
             return Some(ExitCode::SUCCESS);
         }
         if let Ending::Done(asked) = self.ending {
@@ -299,12 +299,19 @@ impl Keeper {
                     "the engine ended ({how}) instead of ending the daemon in order; \
                      what runs is left alone, the next daemon takes it over"
                 ));
+                self.tidy();
                 return Some(ExitCode::FAILURE);
             }
             self.engine.hurry();
         }
         say(format_args!("the engine ended ({how}); starting it again in {delay:?}"));
         None
+    }
+
+    fn tidy(&self) {
+        if let Some(groups) = &self.groups {
+            groups.tidy();
+        }
     }
 
     /// Closes the engine's connection.

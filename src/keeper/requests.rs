@@ -91,6 +91,7 @@ impl Keeper {
     fn handle_request(&mut self, message: ToKeeper, descriptor: Option<OwnedFd>) {
         match message {
             ToKeeper::Hello { .. } => {
+                self.outbox.greeted = true;
                 self.outbox.matters.insert(Matter::Welcome);
             }
             ToKeeper::Spawn(spawn) => self.spawn(*spawn, descriptor),

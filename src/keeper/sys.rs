@@ -212,6 +212,23 @@ pub(super) fn set_signal(signal: i32, ignore: bool) {
     }
 }
 
+/// In a child before exec: all signals get their default disposition, also the two that the C library
+/// keeps for itself and does not let `signal` touch. Whoever started the keeper may have ignored them.
+#[expect(unsafe_code, reason = "the C library's wrapper refuses some signals")]
+pub(super) fn reset_signals() {
+    // The kernel's own structure is smaller than this on all machines, and all zeros is the default
+    // disposition with no flags and an empty mask.
+    let default = [0_u64; 8];
+    for signal in 1..=64 {
+        let old = std::ptr::null_mut::<u64>();
+        // SAFETY: the structure outlives the call; no handler is installed. Failure (SIGKILL and
+        // SIGSTOP) changes nothing.
+        unsafe {
+            libc::syscall(libc::SYS_rt_sigaction, signal, default.as_ptr(), old, 8_usize);
+        }
+    }
+}
+
 /// Ends this process at once, without running anything of the parent's.
 #[expect(unsafe_code, reason = "_exit has no wrapper")]
 pub(super) fn exit_now(code: i32) -> ! {

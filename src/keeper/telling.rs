@@ -23,7 +23,10 @@ enum Topic {
 impl Keeper {
     /// Tells the engine as much as it takes.
     pub(super) fn tell(&mut self) {
-        while !self.outbox.blocked && self.engine.socket().is_some() {
+        while self.outbox.greeted && !self.outbox.blocked {
+            if self.engine.socket().is_none() {
+                return;
+            }
             let Some((topic, message)) = self.next_message() else { return };
             self.outgoing.clear();
             message.encode(&mut self.outgoing);
