@@ -12,7 +12,7 @@
 
 use std::error::Error;
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::thread;
 use std::time::Duration;
@@ -86,6 +86,8 @@ async fn work(
     let mut steps = tokio::time::interval(options.every);
     steps.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut done: u64 = 0;
+    // Before it says that it is ready, for from then on it is looked at.
+    touch(options.heartbeat.as_deref(), done)?;
     println!("worker ready, working for {} at {}", options.service, options.server);
     loop {
         tokio::select! {
@@ -110,13 +112,17 @@ async fn work(
                 }
                 // Also while the server is away: this worker is alive then, and restarting it
                 // would not bring the server back.
-                if let Some(file) = &options.heartbeat {
-                    fs::write(file, format!("{done}\n"))
-                        .map_err(|error| format!("cannot touch {}: {error}", file.display()))?;
-                }
+                touch(options.heartbeat.as_deref(), done)?;
             }
         }
     }
+}
+
+/// Shows whoever watches that it works, and how much it has done.
+fn touch(file: Option<&Path>, done: u64) -> Result<(), String> {
+    let Some(file) = file else { return Ok(()) };
+    fs::write(file, format!("{done}\n"))
+        .map_err(|error| format!("cannot touch {}: {error}", file.display()))
 }
 
 async fn ask(server: &mut HealthClient<Channel>, service: &str) -> Result<ServingStatus, String> {

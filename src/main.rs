@@ -7,6 +7,10 @@ fn main() -> ExitCode {
     // to stay small.
     match std::env::args_os().nth(1) {
         Some(first) if first == "__keeper" => stigmer::keeper::main(),
-        _ => ExitCode::SUCCESS,
+        Some(first) if first == "__engine" => stigmer::engine::main(),
+        Some(first) if first == "__daemon" => stigmer::cli::become_daemon(),
+        Some(first) if first == "__check" => stigmer::upgrade::check::main(),
+        Some(first) if first == "__load" => stigmer::sources::load_apart(),
+        _ => stigmer::cli::main(),
     }
 }

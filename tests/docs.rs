@@ -25,12 +25,14 @@ fn files_in(folder: &str, extension: &str) -> Vec<PathBuf> {
 }
 
 fn documents() -> Vec<PathBuf> {
-    [files_in(".", "md"), files_in("docs", "md"), files_in("docs/adr", "md")].concat()
+    let folders = [".", "docs", "docs/adr", "examples/stigmer-stack"];
+    folders.map(|folder| files_in(folder, "md")).concat()
 }
 
 fn manifests() -> Vec<PathBuf> {
     let mut found = files_in("examples/manifests", "yaml");
     found.push(root().join("stigmer.yaml"));
+    found.push(root().join("examples/stigmer-stack/stigmer.yaml"));
     found
 }
 
@@ -63,6 +65,31 @@ fn every_file_that_the_documents_name_in_code_is_there() {
         }
     }
     assert!(seen > 5, "only {seen} names were found: the pattern does not fit any more");
+}
+
+#[test]
+fn every_fault_has_a_row_and_the_tests_that_it_names_are_there() {
+    let text = fs::read_to_string(root().join("docs/faults.md")).unwrap();
+    let number = Regex::new(r"(?m)^\| (\d+)(?: to (\d+))? \|").unwrap();
+    let mut told = BTreeSet::new();
+    for capture in number.captures_iter(&text) {
+        let first: u32 = capture[1].parse().unwrap();
+        let last = capture.get(2).map_or(first, |last| last.as_str().parse().unwrap());
+        told.extend(first..=last);
+    }
+    assert_eq!(told, (1..=56).collect(), "a fault without a row");
+    let name = Regex::new(r"`([a-z0-9_]+_)\*`").unwrap();
+    let path = Regex::new(r"`((?:src|tests)/[^`]*)`").unwrap();
+    for row in text.lines().filter(|line| line.contains('`')) {
+        let files: Vec<String> = path
+            .captures_iter(row)
+            .map(|capture| fs::read_to_string(root().join(&capture[1])).unwrap_or_default())
+            .collect();
+        for capture in name.captures_iter(row).filter(|capture| &capture[1] != "e2e_") {
+            let wanted = format!("fn {}", &capture[1]);
+            assert!(files.iter().any(|file| file.contains(&wanted)), "no {wanted}* for {row}");
+        }
+    }
 }
 
 #[test]
@@ -107,7 +134,8 @@ fn every_example_manifest_is_in_the_readme() {
 
 #[test]
 fn every_example_manifest_names_the_schema_and_only_programs_that_are_built() {
-    let program = Regex::new(r"target/release/examples/([a-z-]+)").unwrap();
+    let program =
+        Regex::new(r"(?:target/release/examples|\$\{STIGMER_EXAMPLES\})/([a-z-]+)").unwrap();
     let built: BTreeSet<String> = fs::read_dir(root().join("examples"))
         .unwrap()
         .map(|entry| entry.unwrap().path())
@@ -133,6 +161,26 @@ fn every_example_manifest_names_the_schema_and_only_programs_that_are_built() {
 }
 
 #[test]
+fn every_profile_of_the_stack_is_told_and_validated() {
+    let read = |name: &str| fs::read_to_string(root().join(name)).unwrap();
+    let tree: Value = serde_yaml::from_str(&read("examples/stigmer-stack/stigmer.yaml")).unwrap();
+    let mut profiles = BTreeSet::new();
+    for component in tree["components"].as_mapping().unwrap().values() {
+        let names = component["profiles"].as_sequence().unwrap().iter();
+        profiles.extend(names.map(|name| name.as_str().unwrap().to_owned()));
+    }
+    let told = Regex::new(r"(?m)^\| `([a-z]+)` \|").unwrap();
+    let readme = read("examples/stigmer-stack/README.md");
+    let readme = &readme[readme.find("| profile |").unwrap()..];
+    let told = told.captures_iter(readme).map(|capture| capture[1].to_owned());
+    assert_eq!(told.collect::<BTreeSet<_>>(), profiles);
+    let script = read(".ci/run");
+    let validated = Regex::new("for profile in ([a-z ]+); do").unwrap();
+    let validated = validated.captures(&script).unwrap()[1].to_owned();
+    assert_eq!(validated.split(' ').map(str::to_owned).collect::<BTreeSet<_>>(), profiles);
+}
+
+#[test]
 fn the_first_example_is_as_short_as_it_is_said_to_be() {
     let text = fs::read_to_string(root().join("examples/manifests/hello.yaml")).unwrap();
     assert_eq!(text.lines().count(), 5);
@@ -148,4 +196,33 @@ fn the_demonstration_shows_all_three_kinds_of_probe() {
             assert!(found.is_mapping(), "{component} has no {probe} probe");
         }
     }
+}
+
+#[test]
+fn every_key_of_the_schema_is_in_the_reference() {
+    fn keys(value: &serde_json::Value, found: &mut BTreeSet<String>) {
+        match value {
+            serde_json::Value::Array(items) => items.iter().for_each(|item| keys(item, found)),
+            serde_json::Value::Object(object) => {
+                if let Some(serde_json::Value::Object(properties)) = object.get("properties") {
+                    found.extend(properties.keys().cloned());
+                }
+                object.values().for_each(|inner| keys(inner, found));
+            }
+            _ => {}
+        }
+    }
+    let schema = fs::read_to_string(root().join("schemas/stigmer.schema.json")).unwrap();
+    let mut found = BTreeSet::new();
+    keys(&serde_json::from_str(&schema).unwrap(), &mut found);
+    let text = fs::read_to_string(root().join("docs/manifest.md")).unwrap();
+    let named = Regex::new(r"[a-z0-9_]+").unwrap();
+    let code = Regex::new(r"(?s)```.*?```|`[^`]*`").unwrap();
+    let named: BTreeSet<&str> = code
+        .find_iter(&text)
+        .flat_map(|part| named.find_iter(part.as_str()).map(|word| word.as_str()))
+        .collect();
+    let missing: Vec<&String> = found.iter().filter(|key| !named.contains(key.as_str())).collect();
+    assert!(missing.is_empty(), "docs/manifest.md does not name {missing:?}");
+    assert!(found.len() > 60, "only {} keys were found", found.len());
 }

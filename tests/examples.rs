@@ -114,8 +114,9 @@ fn the_worker_works_while_its_server_is_well() {
         command.arg(&heartbeat).env("RUNNER_SERVER", server_url);
         command
     });
+    worker.line_with("worker ready");
+    assert!(heartbeat.exists(), "it is looked at from now on");
     worker.line_with("waiting: the server does not answer");
-    poll(patience(), || heartbeat.exists().then_some(())).unwrap();
     let mut server = start("stigmer-server", &["--port", &port.to_string()]);
     worker.line_with("step 3 done");
     server.signal(Signal::USR1);
@@ -163,6 +164,25 @@ fn the_web_service_is_alive_also_when_it_is_not_ready() {
     web.line_with("GET / 200");
     web.signal(Signal::TERM);
     assert_eq!(web.wait(), (Some(0), None));
+}
+
+#[test]
+fn the_web_service_stands_in_for_others_with_ports_and_pages_of_its_own() {
+    let (one, other) = (free_port(), free_port());
+    let ports = [one.to_string(), other.to_string()];
+    let page = "/api/tags={\"models\":[]}";
+    let web = start("web", &["--port", &ports[0], "--port", &ports[1], "--page", page]);
+    web.line_with(&format!("listening on http://127.0.0.1:{other}/"));
+    for port in [&one, &other] {
+        let (head, body) = get(port, "/api/tags");
+        assert!(head.contains("200"), "{head}");
+        assert_eq!(body, "{\"models\":[]}\n");
+    }
+    assert!(get(&other, "/api").0.contains("404"));
+    let output = example("web", ["--page", "api"]).output().unwrap();
+    assert_eq!(output.status.code(), Some(2));
+    let message = String::from_utf8(output.stderr).unwrap();
+    assert!(message.contains("PATH=TEXT"), "{message}");
 }
 
 #[test]

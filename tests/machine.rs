@@ -7,10 +7,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use stigmer::machine::{Answer, Component, Effect, Input, Phase};
+use stigmer::model::container::ContainerSpec;
 use stigmer::model::spec::{
     Check, CommandSpec, ComponentSpec, ExitMatch, ProbeSpec, ProcessSpec, RestartPolicy, Workload,
 };
-use stigmer::model::{EventKind, Exit, LaunchError, LaunchStage, ProbeRole, RunId, State, Time};
+use stigmer::model::{
+    Body, EventKind, Exit, LaunchError, LaunchStage, ProbeRole, Retry, RunId, State, Time,
+};
 
 /// A component with a clock, a runner that obeys, and a record of what it was asked.
 struct Bench {
@@ -36,6 +39,7 @@ fn process() -> ComponentSpec {
             umask: None,
             nice: None,
             rlimits: std::collections::BTreeMap::new(),
+            sockets: std::collections::BTreeMap::new(),
         }),
         ..ComponentSpec::external()
     }
@@ -107,7 +111,7 @@ impl Bench {
     fn launched(&mut self) {
         assert!(matches!(self.component.phase(), Phase::Launching { .. }), "it is being launched");
         let at = self.now;
-        self.answer(Answer::Launched { pid: 42, at });
+        self.answer(Answer::Launched { body: Body::Process { pid: 42 }, at });
     }
 
     fn exit(&mut self, exit: Exit) {
@@ -147,10 +151,16 @@ impl Bench {
 
     /// Waits for a probe's turn and answers it.
     fn probe(&mut self, role: ProbeRole, outcome: Result<(), &str>) {
+        let sequence = self.due(role);
+        let outcome = outcome.map_err(str::to_owned);
+        self.answer(Answer::Probed { role, sequence, outcome });
+    }
+
+    /// Lets time pass until the probe is asked for; the number of its turn.
+    fn due(&mut self, role: ProbeRole) -> u64 {
         for _ in 0..1_000 {
             if let Some(sequence) = self.asked(role) {
-                let outcome = outcome.map_err(str::to_owned);
-                return self.answer(Answer::Probed { role, sequence, outcome });
+                return sequence;
             }
             let deadline = self.component.next_deadline().expect("a probe is due some time");
             self.now = self.now.max(deadline);
@@ -309,7 +319,7 @@ fn stale_answers_change_nothing() {
     let at = bench.now;
     bench.tell(Input::Answer(old, Answer::Exited { exit: Exit::code(0), at, empty: true }));
     bench.tell(Input::Answer(old, Answer::Gone));
-    bench.tell(Input::Answer(old, Answer::Launched { pid: 9, at }));
+    bench.tell(Input::Answer(old, Answer::Launched { body: Body::Process { pid: 9 }, at }));
     bench.tell(Input::Answer(
         old,
         Answer::Probed { role: ProbeRole::Startup, sequence: 1, outcome: Ok(()) },
@@ -459,16 +469,16 @@ fn s23_an_unhealthy_component_of_policy_never_is_left_alone_and_recovers() {
 
 #[test]
 fn s26_a_launch_that_fails_is_a_failed_start() {
-    let error = |transient| LaunchError {
+    let error = |retry| LaunchError {
         stage: LaunchStage::Exec,
         errno: Some(2),
         message: "no such file".into(),
         hint: None,
-        transient,
+        retry,
     };
     let mut bench = Bench::new(process());
     bench.tell(Input::Start);
-    bench.answer(Answer::LaunchFailed(error(false)));
+    bench.answer(Answer::LaunchFailed(error(Retry::Counted)));
     assert_eq!(bench.state(), State::Restarting);
     assert_eq!(bench.delays(), [1]);
     assert_eq!(bench.component.view(bench.now).last_error.expect("an error").reason, "launch");
@@ -476,11 +486,128 @@ fn s26_a_launch_that_fails_is_a_failed_start() {
     let mut bench = Bench::new(process());
     bench.tell(Input::Start);
     for _ in 0..50 {
-        bench.answer(Answer::LaunchFailed(error(true)));
+        bench.answer(Answer::LaunchFailed(error(Retry::Soon)));
         bench.pass(secs(1));
     }
     assert_eq!(bench.state(), State::Starting);
     assert_eq!(bench.component.view(bench.now).restarts_in_window, 0);
+}
+
+fn container(mem_limit: Option<u64>) -> ComponentSpec {
+    let mut spec = ContainerSpec { image: "postgres:16".into(), ..ContainerSpec::default() };
+    spec.resources.mem_limit = mem_limit;
+    ComponentSpec { workload: Workload::Container(Box::new(spec)), ..with_probes() }
+}
+
+fn absent(stage: LaunchStage) -> Answer {
+    Answer::LaunchFailed(LaunchError {
+        stage,
+        errno: None,
+        message: "it is not there".into(),
+        hint: Some("start it".into()),
+        retry: Retry::Patient,
+    })
+}
+
+#[test]
+fn s35_what_others_provide_is_waited_for_with_backoff_and_for_ever() {
+    let mut bench = Bench::new(container(None));
+    bench.tell(Input::Start);
+    let mut delays = Vec::new();
+    for _ in 0..40 {
+        bench.answer(absent(LaunchStage::Engine));
+        assert_eq!(bench.state(), State::Restarting);
+        let until = bench.component.next_deadline().expect("it is tried again");
+        delays.push(until.since(bench.now).as_secs());
+        bench.pass(until.since(bench.now));
+    }
+    assert_eq!(delays[..9], [1, 2, 4, 8, 16, 32, 60, 60, 60]);
+    assert_eq!(bench.component.view(bench.now).restarts_in_window, 0);
+    // Once it is back nobody waits for the end of the delay, and the next want begins anew.
+    bench.answer(absent(LaunchStage::Image));
+    bench.tell(Input::Provided);
+    assert!(matches!(bench.component.phase(), Phase::Launching { .. }));
+    bench.launched();
+    bench.exit(Exit::code(1));
+    bench.pass(secs(1));
+    bench.answer(absent(LaunchStage::Engine));
+    assert_eq!(bench.component.next_deadline().expect("a delay").since(bench.now), secs(1));
+}
+
+#[test]
+fn a_component_that_backs_off_by_its_own_fault_is_not_helped_by_others() {
+    let mut bench = Bench::up(container(None));
+    bench.exit(Exit::code(1));
+    bench.tell(Input::Provided);
+    assert_eq!(bench.state(), State::Restarting);
+}
+
+#[test]
+fn s45_what_nobody_can_vouch_for_is_not_ready_and_not_restarted() {
+    let mut bench = Bench::up(container(None));
+    bench.probe(ProbeRole::Startup, Ok(()));
+    bench.probe(ProbeRole::Readiness, Ok(()));
+    bench.probe(ProbeRole::Readiness, Ok(()));
+    assert!(bench.component.is_ready());
+    bench.answer(Answer::Doubt(Some("the engine does not answer".into())));
+    assert!(!bench.component.is_ready());
+    let view = bench.component.view(bench.now);
+    assert_eq!((view.state, view.doubt), (State::Running, Some("the engine does not answer")));
+    assert_eq!(view.reason.as_deref(), Some("unknown (the engine does not answer)"));
+    bench.answer(Answer::Doubt(None));
+    assert!(bench.component.is_ready());
+    let told = |kind: &str| bench.events.iter().filter(|event| event.name() == kind).count();
+    assert_eq!((told("doubtful"), told("vouched"), told("restarting")), (1, 1, 0));
+    // The doubt ends with the run.
+    bench.answer(Answer::Doubt(Some("gone".into())));
+    bench.exit(Exit::unknown());
+    assert_eq!(bench.component.view(bench.now).doubt, None);
+}
+
+#[test]
+fn a_probe_that_could_not_be_made_counts_for_nothing() {
+    let mut bench = Bench::up(container(None));
+    bench.probe(ProbeRole::Startup, Ok(()));
+    for _ in 0..2 {
+        bench.probe(ProbeRole::Liveness, Err("no"));
+    }
+    for _ in 0..10 {
+        let role = ProbeRole::Liveness;
+        let sequence = bench.due(role);
+        bench.answer(Answer::Unprobed { role, sequence });
+    }
+    assert_eq!(bench.state(), State::Running);
+    bench.probe(ProbeRole::Liveness, Err("no"));
+    assert_eq!(bench.state(), State::Unhealthy, "the third failure");
+}
+
+#[test]
+fn changed_limits_are_told_to_what_runs_and_replace_what_cannot_be_told() {
+    let mut bench = Bench::up(container(None));
+    bench.tell(Input::Update(Arc::new(container(Some(7)))));
+    assert!(matches!(
+        bench.effects.last(),
+        Some(Effect::Probe { .. } | Effect::Reconfigure { .. })
+    ));
+    let told = bench.effects.iter().filter(|one| matches!(one, Effect::Reconfigure { .. })).count();
+    assert_eq!(told, 1);
+    assert_eq!(bench.state(), State::Starting);
+    bench.answer(Answer::Unchanged { message: "the limit is too low".into() });
+    assert!(matches!(bench.component.phase(), Phase::Ending(_)));
+    bench.exit(Exit::signal(15));
+    assert!(matches!(bench.component.phase(), Phase::Launching { .. }), "started anew, uncounted");
+    assert_eq!(bench.component.view(bench.now).restarts_total, 0);
+    // While it is launched nobody knows which limits it will get.
+    let run = bench.run();
+    bench.tell(Input::Update(Arc::new(container(Some(8)))));
+    bench.answer(Answer::LaunchFailed(LaunchError {
+        stage: LaunchStage::Prepare,
+        errno: None,
+        message: "withdrawn".into(),
+        hint: None,
+        retry: Retry::Counted,
+    }));
+    assert_ne!(bench.run(), run);
 }
 
 #[test]
@@ -564,6 +691,22 @@ fn s55_what_is_left_behind_is_ended_before_the_restart() {
 }
 
 #[test]
+fn s55_a_new_engine_that_is_told_all_at_once_does_not_wait_for_what_is_gone() {
+    let mut bench = Bench::new(process());
+    bench.tell(Input::Start);
+    bench.launched();
+    bench.tell(Input::Stop);
+    let at = bench.now;
+    bench.answer(Answer::Exited { exit: Exit::signal(15), at, empty: false });
+    assert!(matches!(bench.component.phase(), Phase::Ending(_)));
+    // The old engine died before it heard that the rest is gone. How it ended is known already.
+    bench.answer(Answer::Exited { exit: Exit::unknown(), at, empty: true });
+    assert_eq!(bench.state(), State::Stopped);
+    let told = bench.events.iter().filter(|event| matches!(event, EventKind::Exited { .. }));
+    assert_eq!(told.count(), 1);
+}
+
+#[test]
 fn s57_external_components_are_probed_and_never_launched() {
     let mut spec = ComponentSpec::external();
     spec.probes.startup = Some(probe(1, 5, 3, 1));
@@ -596,6 +739,65 @@ fn term_is_followed_by_kill_at_the_grace_period() {
     assert!(matches!(bench.effects.last(), Some(Effect::Kill { .. })));
 }
 
+#[test]
+fn fault_23_what_sigkill_does_not_end_is_told_once_and_never_replaced() {
+    let kills = |bench: &Bench| {
+        bench.effects.iter().filter(|one| matches!(one, Effect::Kill { .. })).count()
+    };
+    let told = |bench: &Bench| {
+        bench.events.iter().filter(|one| matches!(one, EventKind::Unkillable { .. })).count()
+    };
+    let mut bench = Bench::up(process());
+    let run = bench.run();
+    bench.tell(Input::Restart);
+    bench.pass(secs(10));
+    assert_eq!((kills(&bench), told(&bench)), (1, 0));
+    bench.pass(secs(5));
+    assert_eq!((kills(&bench), told(&bench)), (2, 1));
+    assert!(bench.component.is_stuck());
+    assert_eq!(bench.component.next_deadline(), None);
+    let view = bench.component.view(bench.now);
+    assert_eq!(view.reason.as_deref(), Some("cannot be killed (process 42)"));
+    assert_eq!(view.last_error.expect("an error").reason, "unkillable");
+    // Whatever anybody wants, it is the run that is there.
+    for order in [Input::Start, Input::Stop, Input::Reset, Input::Restart, Input::Tick] {
+        bench.tell(order);
+        bench.pass(secs(3_600));
+        assert_eq!((bench.component.run(), told(&bench)), (Some(run), 1));
+    }
+    // It ends at last, its child does not, and then that does.
+    let at = bench.now;
+    bench.answer(Answer::Exited { exit: Exit::signal(9), at, empty: false });
+    let reason = bench.component.view(bench.now).reason;
+    let expected = "cannot be killed (something that it has left behind)";
+    assert_eq!(reason.as_deref(), Some(expected));
+    assert_eq!(bench.component.run(), Some(run));
+    bench.answer(Answer::Gone);
+    assert_ne!(bench.component.run(), Some(run));
+    assert!(matches!(bench.component.phase(), Phase::Launching { .. }));
+}
+
+#[test]
+fn s33_a_kill_that_went_down_with_the_daemon_is_ordered_again() {
+    let kills = |bench: &Bench| {
+        bench.effects.iter().filter(|effect| matches!(effect, Effect::Kill { .. })).count()
+    };
+    let mut bench = Bench::up(process());
+    bench.tell(Input::Stop);
+    bench.pass(secs(10));
+    assert_eq!(kills(&bench), 1);
+    // A new engine is told what runs: all of it, or what the main process has left behind.
+    let at = bench.now;
+    bench.answer(Answer::Launched { body: Body::Process { pid: 7 }, at });
+    assert_eq!(kills(&bench), 2);
+    for count in [3, 4] {
+        bench.answer(Answer::Exited { exit: Exit::signal(9), at, empty: false });
+        assert_eq!(kills(&bench), count);
+    }
+    bench.answer(Answer::Gone);
+    assert_eq!(bench.state(), State::Stopped);
+}
+
 /// Brings a component into a phase.
 type Prepare = fn() -> Bench;
 
@@ -608,7 +810,7 @@ fn s11_every_phase_answers_every_input() {
         errno: None,
         message: "no".into(),
         hint: None,
-        transient: false,
+        retry: Retry::Counted,
     };
     let phases: [(&str, Prepare); 11] = [
         ("new", || Bench::new(with_probes())),
@@ -662,17 +864,22 @@ fn s11_every_phase_answers_every_input() {
     ];
     let answers = |at| {
         vec![
-            Answer::Launched { pid: 1, at },
+            Answer::Launched { body: Body::Process { pid: 1 }, at },
             Answer::LaunchFailed(failed_launch.clone()),
             Answer::Exited { exit: Exit::code(1), at, empty: true },
             Answer::Exited { exit: Exit::code(0), at, empty: false },
             Answer::Gone,
             Answer::Lost,
+            Answer::Preparing { message: "fetching".into(), event: true },
+            Answer::Doubt(Some("nobody knows".into())),
+            Answer::Doubt(None),
+            Answer::Unchanged { message: "no".into() },
+            Answer::Unprobed { role: ProbeRole::Liveness, sequence: 1 },
             Answer::Probed { role: ProbeRole::Liveness, sequence: 1, outcome: Ok(()) },
             Answer::Probed { role: ProbeRole::Startup, sequence: 2, outcome: Err("x".into()) },
         ]
     };
-    let spec = Arc::new(process());
+    let (spec, boxed) = (Arc::new(process()), Arc::new(container(Some(1))));
     for (name, prepare) in phases {
         let probe = prepare();
         let run = probe.component.run().unwrap_or(RunId(99));
@@ -687,7 +894,10 @@ fn s11_every_phase_answers_every_input() {
             Input::Gate(Vec::new()),
             Input::Gate(vec!["db ready".into()]),
             Input::Update(spec.clone()),
+            Input::Update(boxed.clone()),
             Input::Replace(spec.clone()),
+            Input::Replace(boxed.clone()),
+            Input::Provided,
         ];
         inputs.extend(answers(probe.now).into_iter().map(|answer| Input::Answer(run, answer)));
         for first in &inputs {
@@ -701,7 +911,10 @@ fn s11_every_phase_answers_every_input() {
                     if let Some(run) = bench.component.run() {
                         let at = bench.now;
                         let exit = Exit::code(0);
-                        bench.tell(Input::Answer(run, Answer::Launched { pid: 5, at }));
+                        bench.tell(Input::Answer(
+                            run,
+                            Answer::Launched { body: Body::Process { pid: 5 }, at },
+                        ));
                         bench.tell(Input::Answer(run, Answer::Exited { exit, at, empty: true }));
                         bench.tell(Input::Answer(run, Answer::Gone));
                     }

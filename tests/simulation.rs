@@ -11,11 +11,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use stigmer::machine::{Action, Answer, Change, Effect, Fleet, FleetInput, FleetStep, Phase, Wish};
+use stigmer::model::container::ContainerSpec;
 use stigmer::model::spec::{
     Check, CommandSpec, ComponentSpec, Condition, ProbeSpec, ProcessSpec, RestartPolicy, Workload,
 };
 use stigmer::model::{
-    EventKind, Exit, InstanceId, LaunchError, LaunchStage, ProbeRole, RunId, State, Time,
+    Body, EventKind, Exit, InstanceId, LaunchError, LaunchStage, ProbeRole, Retry, RunId, State,
+    Time,
 };
 
 const STEPS: u32 = 60;
@@ -70,6 +72,8 @@ struct World {
     launched: BTreeSet<RunId>,
     states: BTreeMap<InstanceId, State>,
     declared: BTreeMap<InstanceId, Arc<ComponentSpec>>,
+    /// A new engine opens gates once it has heard of all runs.
+    is_taking_over: bool,
 }
 
 impl World {
@@ -83,6 +87,7 @@ impl World {
             launched: BTreeSet::new(),
             states: BTreeMap::new(),
             declared: BTreeMap::new(),
+            is_taking_over: false,
         }
     }
 
@@ -97,11 +102,16 @@ impl World {
                 umask: None,
                 nice: None,
                 rlimits: BTreeMap::new(),
+                sockets: BTreeMap::new(),
             }),
             ..ComponentSpec::external()
         };
         if self.dice.one_in(8) {
             spec.workload = Workload::External;
+        } else if self.dice.one_in(3) {
+            let mut container = ContainerSpec::default();
+            container.resources.mem_limit = self.dice.choose(&[None, Some(1), Some(2)]);
+            spec.workload = Workload::Container(Box::new(container));
         }
         spec.restart.policy = match self.dice.below(4) {
             0 => RestartPolicy::OnFailure,
@@ -177,6 +187,12 @@ impl World {
                 assert!(self.launched.insert(run), "run {run} was launched twice");
                 self.programs.insert(run, (instance.clone(), Program::Pending));
             }
+            Effect::Reconfigure { run, .. } => {
+                assert!(self.programs.contains_key(&run), "{instance}: nothing to tell");
+            }
+            Effect::Withdraw { run } => {
+                assert!(self.programs.contains_key(&run), "{instance}: nothing to withdraw");
+            }
             Effect::Terminate { run, .. } | Effect::TerminateRest { run, .. } => {
                 assert!(self.programs.contains_key(&run), "{instance}: a signal to nobody");
             }
@@ -218,7 +234,7 @@ impl World {
             match (component.wish(), component.phase()) {
                 (Wish::Run, Phase::Waiting) => {
                     assert!(
-                        !self.fleet.unmet(instance).is_empty(),
+                        self.is_taking_over || !self.fleet.unmet(instance).is_empty(),
                         "{instance} waits for nothing: {component:#?}"
                     );
                 }
@@ -246,10 +262,17 @@ impl World {
                 let run = self.dice.choose(&runs);
                 self.advance(run);
             }
+            4 if self.dice.one_in(4) && !runs.is_empty() => {
+                let run = self.dice.choose(&runs);
+                self.rumour(run);
+            }
             4..6 if !self.probes.is_empty() => {
                 let index = self.dice.below(self.probes.len() as u64);
                 let (run, role, sequence) =
                     self.probes.swap_remove(usize::try_from(index).expect("an index"));
+                if self.dice.one_in(6) {
+                    return self.answer(run, Answer::Unprobed { role, sequence });
+                }
                 let outcome = if self.dice.one_in(3) { Err("no".into()) } else { Ok(()) };
                 self.answer(run, Answer::Probed { role, sequence, outcome });
             }
@@ -271,13 +294,28 @@ impl World {
         }
     }
 
+    /// What an engine of containers has to say besides.
+    fn rumour(&mut self, run: RunId) {
+        let answer = match self.dice.below(5) {
+            0 => Answer::Doubt(Some("nobody knows".into())),
+            1 => Answer::Doubt(None),
+            2 => Answer::Preparing { message: "fetching".into(), event: self.dice.one_in(2) },
+            3 => Answer::Unchanged { message: "no".into() },
+            _ => {
+                let everybody = self.fleet.iter().map(|(instance, _)| instance.clone()).collect();
+                return self.feed(FleetInput::Provided(everybody));
+            }
+        };
+        self.answer(run, answer);
+    }
+
     fn advance(&mut self, run: RunId) {
         let Some((_, program)) = self.programs.get(&run).cloned() else { return };
         let at = self.now;
         match program {
             Program::Pending if self.dice.one_in(5) => {
                 self.programs.remove(&run);
-                let transient = self.dice.one_in(2);
+                let retry = self.dice.choose(&[Retry::Counted, Retry::Soon, Retry::Patient]);
                 self.answer(
                     run,
                     Answer::LaunchFailed(LaunchError {
@@ -285,13 +323,13 @@ impl World {
                         errno: None,
                         message: "no".into(),
                         hint: None,
-                        transient,
+                        retry,
                     }),
                 );
             }
             Program::Pending => {
                 self.set(run, Program::Up);
-                self.answer(run, Answer::Launched { pid: 7, at });
+                self.answer(run, Answer::Launched { body: Body::Process { pid: 7 }, at });
             }
             Program::Up => {
                 let exit = match self.dice.below(4) {
@@ -351,6 +389,10 @@ impl World {
             if let Some(component) = self.fleet.get(&first) {
                 // In place only what a running program cannot see.
                 updated.workload = component.spec().workload.clone();
+                // Or what it can be told of.
+                if let Workload::Container(container) = &mut updated.workload {
+                    container.resources.mem_limit = self.dice.choose(&[None, Some(1), Some(2)]);
+                }
             }
             let updated = Arc::new(updated);
             for replica in 0..2 {
@@ -391,13 +433,45 @@ impl World {
             .collect();
         self.fleet = fleet;
         self.probes.clear();
+        self.is_taking_over = true;
+        self.report_runs();
+        self.is_taking_over = false;
         let step = self.fleet.resume(self.now);
         self.absorb(step);
         self.feed(FleetInput::Control(Action::Remove, leaving));
     }
 
+    /// The keeper tells a new engine of every run; what ended meanwhile, it knows from this alone.
+    fn report_runs(&mut self) {
+        let at = self.now;
+        for (run, (_, program)) in self.programs.clone() {
+            let has_ended = program == Program::Rest || self.dice.one_in(4);
+            let empty = self.dice.one_in(2);
+            match program {
+                // The launch is still to be answered.
+                Program::Pending => {}
+                Program::Up | Program::Rest if has_ended => {
+                    if empty {
+                        self.programs.remove(&run);
+                    } else {
+                        self.set(run, Program::Rest);
+                    }
+                    self.answer(run, Answer::Exited { exit: Exit::code(1), at, empty });
+                }
+                Program::Up | Program::Rest => {
+                    self.answer(run, Answer::Launched { body: Body::Process { pid: 7 }, at });
+                }
+            }
+        }
+    }
+
     /// From now on nothing fails any more: everything must get to where it is wanted.
     fn converge(&mut self) {
+        // Nothing is doubtful any more either.
+        let runs: Vec<RunId> = self.programs.keys().copied().collect();
+        for run in runs {
+            self.answer(run, Answer::Doubt(None));
+        }
         for _ in 0..20_000 {
             let pending: Vec<RunId> = self
                 .programs
@@ -416,7 +490,7 @@ impl World {
                 match self.programs[&run].1 {
                     Program::Pending => {
                         self.set(run, Program::Up);
-                        self.answer(run, Answer::Launched { pid: 7, at });
+                        self.answer(run, Answer::Launched { body: Body::Process { pid: 7 }, at });
                     }
                     Program::Up => {
                         self.programs.remove(&run);

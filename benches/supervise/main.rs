@@ -28,6 +28,7 @@ mod bare;
 mod daemon;
 mod processes;
 mod report;
+mod spawn;
 mod stamps;
 #[expect(dead_code, reason = "the benchmark uses a part of the harness")]
 #[path = "../../tests/support/mod.rs"]

@@ -2,8 +2,7 @@
 
 use std::io;
 
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
 /// A request line and its headers may be this long, in bytes; a longer one is refused.
 const MAX_HEAD: usize = 8 * 1024;
@@ -17,7 +16,9 @@ pub(crate) struct Request {
 }
 
 /// Reads the head of a request. `None` if the peer went away or did not speak HTTP.
-pub(crate) async fn read_request(stream: &mut TcpStream) -> io::Result<Option<Request>> {
+pub(crate) async fn read_request(
+    stream: &mut (impl AsyncRead + Unpin),
+) -> io::Result<Option<Request>> {
     let mut head = Vec::with_capacity(512);
     while !head.windows(4).any(|window| window == b"\r\n\r\n") {
         if head.len() > MAX_HEAD || stream.read_buf(&mut head).await? == 0 {
@@ -37,7 +38,7 @@ pub(crate) async fn read_request(stream: &mut TcpStream) -> io::Result<Option<Re
 /// Answers with `status`, the given extra headers (each ending in a line break) and a text, and
 /// says that the connection ends here.
 pub(crate) async fn respond(
-    stream: &mut TcpStream,
+    stream: &mut (impl AsyncWrite + Unpin),
     status: u16,
     headers: &str,
     body: &str,

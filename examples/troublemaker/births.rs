@@ -54,7 +54,7 @@ fn try_lock(file: &File) -> io::Result<bool> {
 }
 
 /// When this process began, in clock ticks since boot: with its pid, who it is.
-fn start_ticks() -> io::Result<u64> {
+pub(crate) fn start_ticks() -> io::Result<u64> {
     let stat = fs::read_to_string("/proc/self/stat")?;
     // The name of the program may hold blanks and brackets; nothing behind the last bracket can.
     stat.rsplit_once(')')

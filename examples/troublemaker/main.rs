@@ -37,6 +37,7 @@ mod family;
 mod grpc;
 #[path = "../common/http.rs"]
 mod http;
+mod ledger;
 mod listen;
 mod options;
 mod output;
@@ -82,6 +83,9 @@ fn run(options: &Options) -> Result<u8, String> {
     let signals = take_signals(options).map_err(|error| format!("signals: {error}"))?;
     family::start(options).map_err(|error| format!("a child: {error}"))?;
     output::write(options).map_err(|error| format!("standard output: {error}"))?;
+    if let Some(file) = &options.ledger {
+        ledger::start(file, options.ledger_pace).map_err(|error| format!("--ledger: {error}"))?;
+    }
 
     let started = Instant::now();
     let end = options.exit_after.map(|after| started + after);
@@ -132,7 +136,10 @@ fn live(
             Ok(Signal::SIGUSR1) => gate.into_iter().for_each(listen::Gate::close),
             Ok(Signal::SIGUSR2) => gate.into_iter().for_each(listen::Gate::open),
             Ok(signal) => {
-                println!("got {signal}");
+                // A log that is compared with its ledger holds nothing else.
+                if options.ledger.is_none() {
+                    println!("got {signal}");
+                }
                 match options.on_term {
                     OnTerm::Ignore | OnTerm::Default => {}
                     OnTerm::Exit => {

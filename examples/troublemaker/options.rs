@@ -72,6 +72,21 @@ pub(crate) struct Options {
     /// Print that many MiB of numbered lines of 100 bytes
     #[arg(long, value_name = "MIB", default_value_t = 0)]
     pub(crate) flood: u64,
+    /// Print that many lines "PID NUMBER xxx..." of 100 bytes, each with a write of its own
+    #[arg(long, value_name = "COUNT", default_value_t = 0)]
+    pub(crate) lines: u64,
+    /// Pause this long after every 100 of them
+    #[arg(long, value_name = "DURATION", value_parser = duration::parse)]
+    pub(crate) pace: Option<Duration>,
+    /// Print numbered lines for ever, and keep in this file how many
+    #[arg(long, value_name = "FILE")]
+    pub(crate) ledger: Option<PathBuf>,
+    /// How long after one of these lines the next one comes
+    #[arg(long, value_name = "DURATION", default_value = "200ms", value_parser = duration::parse)]
+    pub(crate) ledger_pace: Duration,
+    /// Print that many KiB of bytes that cannot be compressed, with a newline after every 99
+    #[arg(long, value_name = "KIB", default_value_t = 0)]
+    pub(crate) noise: u64,
     /// Print that many MiB without a newline
     #[arg(long, value_name = "MIB", default_value_t = 0)]
     pub(crate) long_line: u64,

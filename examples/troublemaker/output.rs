@@ -18,6 +18,9 @@ pub(crate) fn write(options: &Options) -> io::Result<()> {
         writeln!(out, "{line}")?;
     }
     flood(&mut out, options.flood * MIB / LINE)?;
+    noise(&mut out, options.noise * 1024)?;
+    out.flush()?;
+    lines(options.lines, options.pace)?;
     long_line(&mut out, options.long_line)?;
     if options.garbage {
         out.write_all(b"garbage: \0 \x1b[31mred\x1b[0m \x07 \xff\xfe \xc3( end\n")?;
@@ -43,6 +46,38 @@ fn flood(out: &mut impl Write, lines: u64) -> io::Result<()> {
     let filler = "x".repeat(usize::try_from(LINE).unwrap_or(0).saturating_sub(19));
     for number in 0..lines {
         writeln!(out, "line {number:012} {filler}")?;
+    }
+    Ok(())
+}
+
+/// `000000004711 000000000000 xxxx...`: whose line, and which one, from 0.
+fn lines(count: u64, pace: Option<Duration>) -> io::Result<()> {
+    let (_keeps_it_open, nothing) = channel::<()>();
+    let mut out = io::stdout().lock();
+    let filler = "x".repeat(usize::try_from(LINE).unwrap_or(0).saturating_sub(27));
+    let me = std::process::id();
+    for number in 0..count {
+        let line = format!("{me:012} {number:012} {filler}\n");
+        // Rust's own standard output writes at each newline; this is one write.
+        out.write_all(line.as_bytes())?;
+        if let Some(pace) = pace
+            && number % 100 == 99
+        {
+            let _ = nothing.recv_timeout(pace);
+        }
+    }
+    Ok(())
+}
+
+fn noise(out: &mut impl Write, bytes: u64) -> io::Result<()> {
+    let mut state = 0x9e37_79b9_7f4a_7c15_u64;
+    for place in 1..=bytes {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        let byte = state.to_le_bytes()[3];
+        let byte = if place % LINE == 0 { b'\n' } else { byte | u8::from(byte == b'\n') };
+        out.write_all(&[byte])?;
     }
     Ok(())
 }

@@ -9,7 +9,7 @@ use crate::machine::probe::{ProbeRun, Streak};
 use crate::machine::{Component, View};
 use crate::model::exit::signal_name;
 use crate::model::spec::{ComponentSpec, ProbeSpec, Workload};
-use crate::model::{Exit, ExitStatus, InstanceId, ProbeRole, Time};
+use crate::model::{Body, Exit, ExitStatus, InstanceId, ProbeRole, Time};
 use crate::runner::probe::describe;
 use crate::supervisor::{Project, World};
 
@@ -69,7 +69,9 @@ pub fn status(
     }
 }
 
-fn daemon(world: &World<'_>) -> v1::Daemon {
+/// Who answers.
+#[must_use]
+pub fn daemon(world: &World<'_>) -> v1::Daemon {
     let started = i64::try_from(world.keeper.started_at).unwrap_or(i64::MAX);
     v1::Daemon {
         version: env!("CARGO_PKG_VERSION").into(),
@@ -125,8 +127,8 @@ pub fn component(
         reason: view.reason.clone(),
         ready: view.ready,
         probes: Some(probes(component, spec, clock)),
-        pid: view.pid,
-        container_id: None,
+        pid: view.body.and_then(Body::pid),
+        container_id: view.body.and_then(Body::container).map(|id| id.as_str().to_owned()),
         started_at: view.launched_at.map(|at| clock.show(at)),
         uptime_seconds: uptime,
         restarts: Some(restarts(&view, spec, clock)),
@@ -135,17 +137,24 @@ pub fn component(
         waiting_for: view.waiting_for.to_vec(),
         cpu_seconds_total: None,
         memory_bytes: None,
-        log_file: text(&home.component_log(instance)),
+        log_file: match spec.workload {
+            Workload::Process(_) | Workload::Container(_) => text(&home.component_log(instance)),
+            Workload::External => String::new(),
+        },
         ports: spec.ports.iter().map(|port| u32::from(*port)).collect(),
         labels: spec.labels.clone(),
         mtbf_seconds: mtbf(&view),
         stage: view.stage.map(str::to_owned),
+        unknown: view.doubt.map(str::to_owned),
+        log_problem: None,
+        optional: spec.optional,
     }
 }
 
 const fn kind(spec: &ComponentSpec) -> &'static str {
     match spec.workload {
         Workload::Process(_) => "process",
+        Workload::Container(_) => "container",
         Workload::External => "external",
     }
 }
@@ -165,6 +174,7 @@ fn restarts(view: &View<'_>, spec: &ComponentSpec, clock: Clock) -> v1::Restarts
         next_at: view.next_restart.map(|at| clock.show(at)),
         last_at: view.last_restart.map(|(at, _)| clock.show(at)),
         last_reason: view.last_restart.map(|(_, reason)| reason.to_owned()),
+        next_counts: view.is_next_counted,
     }
 }
 
@@ -212,6 +222,7 @@ fn last_error(error: &LastError, clock: Clock) -> v1::LastError {
         reason: error.reason.clone(),
         message: error.message.clone(),
         at: clock.show(error.at),
+        hint: error.hint.clone(),
     }
 }
 

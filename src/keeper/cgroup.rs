@@ -12,8 +12,8 @@
 //! controller is there for the asking, it is switched on below the base, for the count of kills by the
 //! kernel's out-of-memory killer.
 //!
-//! Invariants: a group is only killed or removed if its path has the shape above. A group left by
-//! another keeper is not touched.
+//! Invariants: a group is only killed or removed if its path has the shape above. Of the groups that
+//! another keeper has left, only those are removed in which nothing lives.
 //!
 //! Failure paths: where anything of this does not work, the keeper goes on by best effort (see
 //! [`super::tree`]).
@@ -25,11 +25,15 @@ use std::io::{self, Read};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
+use rustix::event::PollFlags;
 use rustix::fs::{Mode, OFlags};
 use rustix::process::{Pid, WaitOptions};
 
+use super::clock;
+use super::oom;
+use super::poller::poll_one;
 use super::sys::{self, Forked};
-use crate::model::RunId;
+use crate::model::{RunId, Time};
 
 /// `CGROUP2_SUPER_MAGIC`.
 const CGROUP2: u64 = 0x6367_7270;
@@ -45,7 +49,7 @@ impl Groups {
     pub(super) fn set_up(tag: &str) -> io::Result<Self> {
         let mounts = fs::read_to_string("/proc/self/mountinfo")?;
         let own = fs::read_to_string("/proc/self/cgroup")?;
-        let own = own_folder(&mounts, &own)
+        let own = own_folder(&mounts, &own, Hierarchy::Unified)
             .ok_or_else(|| io::Error::other("no cgroup2 file system that shows this process"))?;
         let name = base_name(tag);
         let outer = outside_of(&own, &name);
@@ -61,6 +65,17 @@ impl Groups {
         let groups = Self { base };
         groups.try_out()?;
         Ok(groups)
+    }
+
+    /// Removes the groups of runs in which nothing lives: a keeper that was killed in the middle of a
+    /// launch leaves one that no record tells of.
+    pub(super) fn sweep(&self) {
+        for group in subgroups(&self.base) {
+            // A living one may have empty groups of its own below it.
+            if matches!(watch(&group), Population::Empty) {
+                remove(&group);
+            }
+        }
     }
 
     fn try_out(&self) -> io::Result<()> {
@@ -123,13 +138,47 @@ fn open_folder(path: &Path) -> rustix::io::Result<OwnedFd> {
     rustix::fs::open(path, flags, Mode::empty())
 }
 
-/// The folder of this process's own group: the mount of the cgroup2 file system and the path inside
-/// of it, less what the mount leaves out.
-fn own_folder(mounts: &str, own: &str) -> Option<PathBuf> {
-    let own = own.lines().find_map(|line| line.strip_prefix("0::"))?;
+/// Which tree of groups is meant.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Hierarchy {
+    /// The one of cgroup2.
+    Unified,
+    /// That of this controller, where controllers have trees of their own.
+    Older(&'static str),
+}
+
+impl Hierarchy {
+    /// The path in a line of /proc/self/cgroup, if it is of this tree: `4:cpu,memory:/path`, `0::/path`.
+    fn path(self, line: &str) -> Option<&str> {
+        match self {
+            Self::Unified => line.strip_prefix("0::"),
+            Self::Older(wanted) => {
+                let (controllers, path) = line.split_once(':')?.1.split_once(':')?;
+                controllers.split(',').any(|one| one == wanted).then_some(path)
+            }
+        }
+    }
+
+    /// Whether a mount shows this tree, by what mountinfo says after the dash.
+    fn is_shown(self, file_system: &str) -> bool {
+        let mut fields = file_system.split(' ');
+        match (self, fields.next(), fields.nth(1)) {
+            (Self::Unified, Some("cgroup2"), _) => true,
+            (Self::Older(wanted), Some("cgroup"), Some(options)) => {
+                options.split(',').any(|one| one == wanted)
+            }
+            (Self::Unified | Self::Older(_), _, _) => false,
+        }
+    }
+}
+
+/// The folder of this process's own group: the mount of the file system and the path inside of it,
+/// less what the mount leaves out.
+pub(super) fn own_folder(mounts: &str, own: &str, hierarchy: Hierarchy) -> Option<PathBuf> {
+    let own = own.lines().find_map(|line| hierarchy.path(line))?;
     mounts.lines().find_map(|line| {
         let (mount, file_system) = line.split_once(" - ")?;
-        if file_system.split(' ').next() != Some("cgroup2") {
+        if !hierarchy.is_shown(file_system) {
             return None;
         }
         let mut fields = mount.split(' ').skip(3);
@@ -209,11 +258,37 @@ pub(super) fn kill(group: &Path) -> bool {
     fs::write(group.join("cgroup.kill"), "1").is_ok()
 }
 
-/// How many processes of the group the out-of-memory killer has ended; 0 without the controller.
-pub(super) fn oom_kills(group: &Path) -> u64 {
-    let events = fs::read_to_string(group.join("memory.events")).unwrap_or_default();
-    let count = events.lines().find_map(|line| line.strip_prefix("oom_kill "));
-    count.and_then(|count| count.parse().ok()).unwrap_or(0)
+/// Freezes the group and what is below it, or thaws it. False where the kernel (before 5.2) or the
+/// permissions do not allow it.
+pub(super) fn set_frozen(group: &Path, frozen: bool) -> bool {
+    fs::write(group.join("cgroup.freeze"), if frozen { "1" } else { "0" }).is_ok()
+}
+
+/// Waits until nothing in the group moves any more; false if that takes too long. A group that is gone
+/// does not move.
+pub(super) fn wait_frozen(group: &Path, deadline: Time) -> bool {
+    loop {
+        let events = fs::File::open(group.join("cgroup.events")).and_then(|mut file| {
+            let mut events = String::new();
+            file.read_to_string(&mut events)?;
+            Ok((file, events))
+        });
+        let file = match events {
+            Ok((_, events)) if events.lines().any(|line| line == "frozen 1") => return true,
+            Ok((file, _)) => file,
+            Err(error) => return is_absence(&error),
+        };
+        let left = deadline.since(clock::now());
+        let polled = poll_one(file.as_fd(), PollFlags::PRI, Some(left));
+        if matches!(polled, Ok(0)) {
+            return false;
+        }
+    }
+}
+
+/// How many processes of the group the out-of-memory killer has ended; `None` without the controller.
+pub(super) fn oom_kills(group: &Path) -> Option<u64> {
+    oom::parse(&fs::read_to_string(group.join("memory.events")).ok()?)
 }
 
 /// The pids in the group and below it.
@@ -262,19 +337,28 @@ mod tests {
     fn the_mount_is_looked_up_and_not_assumed() {
         let own = "9:name=systemd:/x\n0::/user.slice/a\n";
         let expected = Path::new("/sys/fs/cgroup/uni fied/user.slice/a");
-        assert_eq!(own_folder(MOUNTS, own).as_deref(), Some(expected));
-        assert_eq!(own_folder("", own), None);
-        assert_eq!(own_folder(MOUNTS, "9:name=systemd:/x\n"), None);
+        assert_eq!(own_folder(MOUNTS, own, Hierarchy::Unified).as_deref(), Some(expected));
+        assert_eq!(own_folder("", own, Hierarchy::Unified), None);
+        assert_eq!(own_folder(MOUNTS, "9:name=systemd:/x\n", Hierarchy::Unified), None);
+    }
+
+    #[test]
+    fn a_controller_may_have_a_tree_of_its_own() {
+        let own = "4:cpu,memory:/x\n0::/user.slice/a\n";
+        let found = own_folder(MOUNTS, own, Hierarchy::Older("memory"));
+        assert_eq!(found.as_deref(), Some(Path::new("/sys/fs/cgroup/memory/x")));
+        assert_eq!(own_folder(MOUNTS, own, Hierarchy::Older("cpu")), None);
+        assert_eq!(own_folder(MOUNTS, "0::/a\n", Hierarchy::Older("memory")), None);
     }
 
     #[test]
     fn a_mount_of_a_part_shows_only_what_lies_in_it() {
         let mounts = "41 31 0:38 /pod/x /cg rw - cgroup2 cgroup2 rw\n";
-        let folder = own_folder(mounts, "0::/pod/x/y\n");
+        let folder = own_folder(mounts, "0::/pod/x/y\n", Hierarchy::Unified);
         assert_eq!(folder.as_deref(), Some(Path::new("/cg/y")));
-        assert_eq!(own_folder(mounts, "0::/elsewhere\n"), None);
+        assert_eq!(own_folder(mounts, "0::/elsewhere\n", Hierarchy::Unified), None);
         let above = "41 31 0:38 / /cg rw - cgroup2 cgroup2 rw\n";
-        assert_eq!(own_folder(above, "0::/../sibling\n"), None);
+        assert_eq!(own_folder(above, "0::/../sibling\n", Hierarchy::Unified), None);
     }
 
     #[test]

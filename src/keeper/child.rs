@@ -1,7 +1,7 @@
 //! Between fork and exec: the child becomes the program.
 //!
 //! ```text
-//!   new session ─ die with the keeper ─ signals ─ RECORD ─ stdio ─ nice, umask, limits
+//!   new session ─ die with the keeper ─ signals ─ RECORD ─ stdio, sockets ─ nice, umask, limits
 //!     ─ groups, group, user ─ working directory ─ report "ready" ─ exec
 //!                                              any failure: report it, _exit(127)
 //! ```
@@ -20,13 +20,13 @@
 //!
 //! The process has one thread, so plain code, allocation included, is safe here.
 //!
-//! Invariants: the program inherits the descriptors 0, 1 and 2, an empty signal mask and default
-//! dispositions, and nothing else. This module never returns into the keeper.
+//! Invariants: the program inherits the descriptors 0, 1 and 2, from 3 on the sockets that are handed
+//! down to it, an empty signal mask and default dispositions, and nothing else. This module never returns into the keeper.
 
 use std::ffi::{CStr, CString};
 use std::fs::File;
 use std::io::{Read, Write};
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
@@ -42,25 +42,26 @@ use super::identity::{self, Identity, Stat};
 use super::record::{self, Record};
 use super::spawn::{FAILED, Ground, Launch, Log, READY};
 use super::sys;
-use super::wire::{Detail, MAX_NAME, detail_code, stage_code};
+use super::wire::{Credentials, Detail, MAX_NAME, detail_code, stage_code};
+use crate::crash;
 use crate::model::LaunchStage;
-use crate::model::spec::Rlimit;
+use crate::model::spec::{LimitSpec, Rlimit};
 
 /// How often an executable that is being written is tried again, and how long after.
 const BUSY_TRIES: u32 = 5;
 const BUSY_PAUSE_NANOS: i64 = 20_000_000;
 
 /// Why the program was not executed.
-struct Failure {
-    stage: LaunchStage,
-    errno: Errno,
-    detail: Detail,
-    subject: Vec<u8>,
+pub(super) struct Failure {
+    pub(super) stage: LaunchStage,
+    pub(super) errno: Errno,
+    pub(super) detail: Detail,
+    pub(super) subject: Vec<u8>,
 }
 
 impl Failure {
     /// For `map_err`: a failure of this stage with nothing to add.
-    fn at<E: IntoErrno>(stage: LaunchStage) -> impl FnOnce(E) -> Self {
+    pub(super) fn at<E: IntoErrno>(stage: LaunchStage) -> impl FnOnce(E) -> Self {
         move |error| Self {
             stage,
             errno: error.into_errno(),
@@ -71,7 +72,7 @@ impl Failure {
 }
 
 /// The error types of the two crates that wrap system calls.
-trait IntoErrno {
+pub(super) trait IntoErrno {
     fn into_errno(self) -> Errno;
 }
 
@@ -95,15 +96,29 @@ impl IntoErrno for std::io::Error {
 
 /// Becomes the program, or reports through the barrier why not.
 pub(super) fn become_program(launch: &Launch, ground: &Ground, barrier: BorrowedFd<'_>) -> ! {
+    crash::begin(crash::Role::Child);
+    crash::point("a child begins");
     // Made now, because afterwards a limit on memory may apply.
     let argv = pointers(&launch.argv);
-    let env = pointers(&launch.env);
+    let mut env = pointers(&launch.env);
+    // The number of this process, which it keeps when it becomes the program.
+    let listener = CString::new(format!("LISTEN_PID={}", std::process::id())).unwrap_or_default();
+    if !launch.sockets.is_empty() {
+        env.insert(0, listener.as_ptr());
+    }
+    // What stands where a socket is to be goes out of the way, this one with its name.
+    let moved = if launch.sockets.is_empty() {
+        None
+    } else {
+        sys::duplicate_from(barrier.as_raw_fd(), behind(launch)).ok()
+    };
+    let barrier = moved.as_ref().map_or(barrier, AsFd::as_fd);
     let failure = match set_up(launch, ground) {
         Ok(identity) => {
             let mut ready = [READY; 9];
             ready[1..].copy_from_slice(&identity.inode.to_le_bytes());
             let told = rustix::io::write(barrier, &ready).map_err(Failure::at(LaunchStage::Fork));
-            told.map_or_else(|failure| failure, |_| execute(launch, ground, &argv, &env))
+            told.map_or_else(|failure| failure, |_| leave(launch, ground, &argv, &env))
         }
         Err(failure) => failure,
     };
@@ -122,22 +137,28 @@ fn set_up(launch: &Launch, ground: &Ground) -> Result<Identity, Failure> {
     sys::reset_signals();
     SigSet::empty().thread_set_mask().map_err(Failure::at(Stage::Fork))?;
     let identity = write_record(launch, ground)?;
+    crash::point("a child has written its record");
     set_up_stdio(launch, ground)?;
     sys::close_on_exec_from(3);
-    if let Some(nice) = launch.nice {
-        rustix::process::setpriority_process(None, nice).map_err(Failure::at(Stage::Limits))?;
+    if !launch.sockets.is_empty() {
+        sys::hand_down(&launch.sockets, behind(launch)).map_err(Failure::at(Stage::Fork))?;
     }
-    if let Some(umask) = launch.umask {
-        rustix::process::umask(Mode::from_raw_mode(umask & 0o777));
+    set_priority_and_mask(launch.nice, launch.umask)?;
+    // The number of open files goes back to what it was before the keeper raised its own.
+    rustix::process::setrlimit(Resource::Nofile, ground.nofile)
+        .map_err(Failure::at(Stage::Limits))?;
+    set_limits(&launch.rlimits)?;
+    if let Some(user) = &launch.user {
+        become_user(user)?;
     }
-    set_limits(launch, ground)?;
-    change_user(launch)?;
     die_with_keeper(ground)?;
-    rustix::process::chdir(launch.working_dir.as_c_str()).map_err(|errno| Failure {
-        subject: launch.working_dir.as_bytes().to_vec(),
-        ..Failure::at(Stage::WorkingDir)(errno)
-    })?;
+    enter(&launch.working_dir)?;
     Ok(identity)
+}
+
+/// The first number behind the sockets.
+fn behind(launch: &Launch) -> RawFd {
+    RawFd::try_from(launch.sockets.len()).unwrap_or(RawFd::MAX).saturating_add(3)
 }
 
 /// Asks to be killed when the keeper ends, and makes sure that it has not ended already.
@@ -187,13 +208,19 @@ fn set_up_stdio(launch: &Launch, ground: &Ground) -> Result<(), Failure> {
     let log = match &launch.log {
         Log::Passed(descriptor) => descriptor,
         Log::Path(path) => {
-            let flags =
-                OFlags::WRONLY | OFlags::APPEND | OFlags::CREATE | OFlags::NOCTTY | OFlags::CLOEXEC;
-            let mode = Mode::RUSR | Mode::WUSR;
-            opened = rustix::fs::open(path.as_c_str(), flags, mode).map_err(|errno| Failure {
+            let fail = |errno: Errno| Failure {
                 subject: path.as_bytes().to_vec(),
                 ..Failure::at(LaunchStage::Log)(errno)
-            })?;
+            };
+            let flags =
+                OFlags::WRONLY | OFlags::APPEND | OFlags::CREATE | OFlags::NOCTTY | OFlags::CLOEXEC;
+            // A symlink in its place would have something else written.
+            let flags = flags | OFlags::NOFOLLOW;
+            let mode = Mode::RUSR | Mode::WUSR;
+            // A FIFO in its place would be waited for until somebody reads it.
+            opened =
+                rustix::fs::open(path.as_c_str(), flags | OFlags::NONBLOCK, mode).map_err(fail)?;
+            rustix::fs::fcntl_setfl(&opened, OFlags::APPEND).map_err(fail)?;
             &opened
         }
     };
@@ -201,14 +228,23 @@ fn set_up_stdio(launch: &Launch, ground: &Ground) -> Result<(), Failure> {
     nix::unistd::dup2_stderr(log).map_err(fail)
 }
 
-/// First the number of open files goes back to what it was before the keeper raised its own, then
-/// what is declared.
-fn set_limits(launch: &Launch, ground: &Ground) -> Result<(), Failure> {
-    let fail = |errno| Failure::at(LaunchStage::Limits)(errno);
-    rustix::process::setrlimit(Resource::Nofile, ground.nofile).map_err(fail)?;
-    for (limit, values) in &launch.rlimits {
+/// Both stay as they are where nothing is declared.
+pub(super) fn set_priority_and_mask(nice: Option<i32>, umask: Option<u32>) -> Result<(), Failure> {
+    if let Some(nice) = nice {
+        rustix::process::setpriority_process(None, nice)
+            .map_err(Failure::at(LaunchStage::Limits))?;
+    }
+    if let Some(umask) = umask {
+        rustix::process::umask(Mode::from_raw_mode(umask & 0o777));
+    }
+    Ok(())
+}
+
+pub(super) fn set_limits(limits: &[(Rlimit, LimitSpec)]) -> Result<(), Failure> {
+    for (limit, values) in limits {
         let values = rustix::process::Rlimit { current: values.soft, maximum: values.hard };
-        rustix::process::setrlimit(resource(*limit), values).map_err(fail)?;
+        rustix::process::setrlimit(resource(*limit), values)
+            .map_err(Failure::at(LaunchStage::Limits))?;
     }
     Ok(())
 }
@@ -233,9 +269,8 @@ fn resource(limit: Rlimit) -> Resource {
     }
 }
 
-fn change_user(launch: &Launch) -> Result<(), Failure> {
+pub(super) fn become_user(user: &Credentials) -> Result<(), Failure> {
     let fail = |errno: nix::errno::Errno| Failure::at(LaunchStage::User)(errno);
-    let Some(user) = &launch.user else { return Ok(()) };
     let groups: Vec<Gid> = user.groups.iter().map(|group| Gid::from_raw(*group)).collect();
     nix::unistd::setgroups(&groups).map_err(fail)?;
     let group = Gid::from_raw(user.gid);
@@ -244,8 +279,15 @@ fn change_user(launch: &Launch) -> Result<(), Failure> {
     nix::unistd::setresuid(user, user, user).map_err(fail)
 }
 
-/// Executes the first candidate that can be; comes back only with the reason why none can.
-fn execute(
+pub(super) fn enter(folder: &CStr) -> Result<(), Failure> {
+    rustix::process::chdir(folder).map_err(|errno| Failure {
+        subject: folder.to_bytes().to_vec(),
+        ..Failure::at(LaunchStage::WorkingDir)(errno)
+    })
+}
+
+/// Withdraws the wish to die with the keeper, and executes the program.
+fn leave(
     launch: &Launch,
     ground: &Ground,
     argv: &[*const libc::c_char],
@@ -255,10 +297,25 @@ fn execute(
         return Failure::at(LaunchStage::Exec)(errno);
     }
     end_if_orphaned(ground);
+    crash::point("a child is about to execute its program");
+    execute(&launch.candidates, argv, env, || end_if_orphaned(ground)).unwrap_or_else(|| Failure {
+        subject: launch.argv.first().map_or_else(Vec::new, |name| name.as_bytes().to_vec()),
+        ..Failure::at(LaunchStage::Exec)(Errno::NOENT)
+    })
+}
+
+/// Executes the first candidate that can be; comes back only with the reason why none can, `None` if
+/// none is there. `look` is called before anything is tried again. The arrays are those of `pointers`.
+pub(super) fn execute(
+    candidates: &[CString],
+    argv: &[*const libc::c_char],
+    env: &[*const libc::c_char],
+    look: impl Fn(),
+) -> Option<Failure> {
     // As with a shell: a folder that lacks the program is passed over, and a file that may not be
     // executed is only complained of if no other is found.
     let mut first: Option<Failure> = None;
-    for candidate in &launch.candidates {
+    for candidate in candidates {
         let mut errno = execve(candidate, argv, env);
         for _ in 0..BUSY_TRIES {
             if errno != Errno::TXTBSY {
@@ -266,7 +323,7 @@ fn execute(
             }
             let pause = rustix::thread::Timespec { tv_sec: 0, tv_nsec: BUSY_PAUSE_NANOS };
             let _ = rustix::thread::nanosleep(&pause);
-            end_if_orphaned(ground);
+            look();
             errno = execve(candidate, argv, env);
         }
         let (detail, subject) = inspect(candidate, errno);
@@ -274,18 +331,13 @@ fn execute(
         match errno {
             Errno::NOENT | Errno::NOTDIR if failure.detail == Detail::None => {}
             Errno::NOENT | Errno::ACCESS => first = first.or(Some(failure)),
-            _ => return failure,
+            _ => return Some(failure),
         }
     }
-    first.unwrap_or_else(|| Failure {
-        stage: LaunchStage::Exec,
-        errno: Errno::NOENT,
-        detail: Detail::None,
-        subject: launch.argv.first().map_or_else(Vec::new, |name| name.as_bytes().to_vec()),
-    })
+    first
 }
 
-fn pointers(texts: &[CString]) -> Vec<*const libc::c_char> {
+pub(super) fn pointers(texts: &[CString]) -> Vec<*const libc::c_char> {
     texts.iter().map(|text| text.as_ptr()).chain([std::ptr::null()]).collect()
 }
 

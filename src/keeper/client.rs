@@ -16,6 +16,7 @@ use std::collections::VecDeque;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use tokio::io::unix::AsyncFd;
 use tokio::io::{Interest, Ready};
@@ -23,9 +24,13 @@ use tokio::sync::Notify;
 
 use super::socket::{self, Packet, Received, Sent};
 use super::wire::{FromKeeper, ToKeeper};
+use crate::crash;
 
 /// The number of the descriptor that the keeper starts the engine with.
 pub const ENGINE_FD: i32 = 3;
+
+/// How long the last words may take.
+const LAST_WORDS: Duration = Duration::from_secs(10);
 
 /// A connection to the keeper.
 #[derive(Debug)]
@@ -87,6 +92,7 @@ impl KeeperClient {
                 Received::End => return Ok(None),
             };
             let message = message.map_err(io::Error::other)?;
+            crash::point("heard the keeper");
             return Ok(Some((message, descriptors.into_iter().next())));
         }
     }
@@ -103,12 +109,30 @@ impl KeeperClient {
         if self.flush()? == Sent::Full {
             self.queued.notify_one();
         }
+        crash::point("told the keeper");
         Ok(())
     }
 
     /// Messages that the socket has not taken yet.
     pub fn backlog(&self) -> usize {
         self.queue().len()
+    }
+
+    /// Waits until the socket has taken everything: for the last words of an engine, which would be lost
+    /// with it. Gives up after a while on a keeper that does not listen.
+    pub async fn sent(&self) {
+        let all = async {
+            while self.backlog() > 0 {
+                let Ok(mut guard) = self.socket.ready(Interest::WRITABLE).await else { return };
+                match self.flush() {
+                    Ok(Sent::Full) => guard.clear_ready_matching(Ready::WRITABLE),
+                    Ok(Sent::Done) => {}
+                    // It is gone, and so is whatever it should have heard.
+                    Err(_) => return,
+                }
+            }
+        };
+        let _ = tokio::time::timeout(LAST_WORDS, all).await;
     }
 
     fn flush(&self) -> io::Result<Sent> {
@@ -152,6 +176,30 @@ mod tests {
                 other => panic!("{other:?}"),
             }
         }
+    }
+
+    #[tokio::test(flavor = "current_thread")]
+    async fn last_words_are_waited_for() {
+        let (mine, theirs) = socket::pair().unwrap();
+        let client = KeeperClient::from_fd(mine).unwrap();
+        for run in 0..5_000 {
+            client.send(&ToKeeper::Ack { run: RunId(run) }, &[]).unwrap();
+        }
+        client.send(&ToKeeper::Shutdown, &[]).unwrap();
+        assert!(client.backlog() > 0);
+        let reader = tokio::spawn(async move {
+            let mut received = Vec::new();
+            while received.last() != Some(&ToKeeper::Shutdown) {
+                drain(&theirs, &mut received);
+                tokio::task::yield_now().await;
+            }
+            received.len()
+        });
+        client.sent().await;
+        assert_eq!(client.backlog(), 0);
+        // What was taken is there, also when the engine is not.
+        drop(client);
+        assert_eq!(reader.await.unwrap(), 5_001);
     }
 
     #[tokio::test(flavor = "current_thread")]

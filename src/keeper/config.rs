@@ -2,10 +2,11 @@
 //!
 //! ```text
 //!   __keeper --run DIR --records DIR --tag HEX [--lock-fd N] [--foreground] [--best-effort]
-//!            [--adopt] [-- ENGINE ARGUMENT...]
+//!            [--adopt] [--hold-fd N NAME]... [--estate-fd N [--previous-fd N]] [-- ENGINE ARGUMENT...]
 //! ```
 //!
-//! Written and read here, so that the two cannot differ. Parsed by hand, because the keeper stays free
+//! Written and read here. The two may be of different versions (see `succession`): an option keeps its
+//! meaning for ever, and one that is not set is not written. Parsed by hand, because the keeper stays free
 //! of parsers: this runs before anything else of the program.
 
 use std::ffi::{OsStr, OsString};
@@ -17,11 +18,20 @@ use sha2::{Digest, Sha256};
 
 use crate::home::Home;
 
+/// The name under which the descriptor of `--ready-fd` is held.
+pub const READY: &str = "ready";
+
 /// What a keeper needs to know.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct KeeperConfig {
     /// An inherited descriptor with the home's lock; without it the keeper takes the lock itself.
     pub lock_fd: Option<RawFd>,
+    /// An inherited descriptor that is held for the engine under the name [`READY`]: whoever starts a
+    /// daemon reads from its other end that it is ready, or why it is not.
+    pub ready_fd: Option<RawFd>,
+    /// Inherited descriptors that are held for the engine, with their names: those that the engine had
+    /// which has become this keeper.
+    pub held: Vec<(RawFd, String)>,
     /// The home's run folder, absolute; `daemon.lock` lies in it.
     pub run: PathBuf,
     /// The folder of the records, absolute; made if it is missing.
@@ -37,6 +47,10 @@ pub struct KeeperConfig {
     pub best_effort: bool,
     /// A former keeper has just died: wait longer for the lock, which its children may still hold.
     pub adopt: bool,
+    /// An inherited descriptor with what another program of this process hands over.
+    pub estate_fd: Option<RawFd>,
+    /// An inherited descriptor of that program, to be executed if this one cannot take over.
+    pub previous_fd: Option<RawFd>,
 }
 
 /// Arguments that make no sense.
@@ -61,6 +75,8 @@ impl KeeperConfig {
     pub fn for_home(home: &Home) -> Self {
         Self {
             lock_fd: None,
+            ready_fd: None,
+            held: Vec::new(),
             run: home.run.clone(),
             records: home.records(),
             tag: tag_of(&home.run),
@@ -68,6 +84,8 @@ impl KeeperConfig {
             foreground: false,
             best_effort: false,
             adopt: false,
+            estate_fd: None,
+            previous_fd: None,
         }
     }
 
@@ -78,8 +96,18 @@ impl KeeperConfig {
         arguments.extend(["--run".into(), self.run.clone().into()]);
         arguments.extend(["--records".into(), self.records.clone().into()]);
         arguments.extend(["--tag".into(), OsString::from(&self.tag)]);
-        if let Some(lock) = self.lock_fd {
-            arguments.extend(["--lock-fd".into(), lock.to_string().into()]);
+        let descriptors = [
+            ("--lock-fd", self.lock_fd),
+            ("--ready-fd", self.ready_fd),
+            ("--estate-fd", self.estate_fd),
+            ("--previous-fd", self.previous_fd),
+        ];
+        for (name, number) in descriptors {
+            let Some(number) = number else { continue };
+            arguments.extend([name.into(), number.to_string().into()]);
+        }
+        for (number, name) in &self.held {
+            arguments.extend(["--hold-fd".into(), number.to_string().into(), name.into()]);
         }
         let flags = [
             ("--foreground", self.foreground),
@@ -98,15 +126,27 @@ impl KeeperConfig {
     pub fn from_arguments(
         mut arguments: impl Iterator<Item = OsString>,
     ) -> Result<Self, ConfigError> {
-        let (mut run, mut records, mut tag, mut lock_fd) = (None, None, None, None);
+        let (mut run, mut records, mut tag) = (None, None, None);
+        let (mut lock_fd, mut ready_fd) = (None, None);
+        let (mut estate_fd, mut previous_fd) = (None, None);
         let (mut foreground, mut best_effort, mut adopt) = (false, false, false);
-        let mut engine = Vec::new();
+        let (mut engine, mut held) = (Vec::new(), Vec::new());
         while let Some(option) = arguments.next() {
             match option.as_bytes() {
                 b"--run" => run = arguments.next().map(PathBuf::from),
                 b"--records" => records = arguments.next().map(PathBuf::from),
                 b"--tag" => tag = arguments.next(),
-                b"--lock-fd" => lock_fd = Some(number(arguments.next().as_deref())?),
+                b"--lock-fd" => lock_fd = Some(number("--lock-fd", arguments.next())?),
+                b"--ready-fd" => ready_fd = Some(number("--ready-fd", arguments.next())?),
+                b"--estate-fd" => estate_fd = Some(number("--estate-fd", arguments.next())?),
+                b"--previous-fd" => previous_fd = Some(number("--previous-fd", arguments.next())?),
+                b"--hold-fd" => {
+                    let number = number("--hold-fd", arguments.next())?;
+                    let name = arguments.next().and_then(|name| name.into_string().ok());
+                    let expected = "a number and a name";
+                    let option = "--hold-fd";
+                    held.push((number, name.ok_or(ConfigError::Value { option, expected })?));
+                }
                 b"--foreground" => foreground = true,
                 b"--best-effort" => best_effort = true,
                 b"--adopt" => adopt = true,
@@ -124,7 +164,20 @@ impl KeeperConfig {
             .to_owned();
         let run = absolute("--run", run)?;
         let records = absolute("--records", records)?;
-        Ok(Self { lock_fd, run, records, tag, engine, foreground, best_effort, adopt })
+        Ok(Self {
+            lock_fd,
+            ready_fd,
+            held,
+            run,
+            records,
+            tag,
+            engine,
+            foreground,
+            best_effort,
+            adopt,
+            estate_fd,
+            previous_fd,
+        })
     }
 }
 
@@ -133,17 +186,16 @@ fn absolute(option: &'static str, path: Option<PathBuf>) -> Result<PathBuf, Conf
         .ok_or(ConfigError::Value { option, expected: "an absolute path" })
 }
 
-fn number(value: Option<&OsStr>) -> Result<RawFd, ConfigError> {
+fn number(option: &'static str, value: Option<OsString>) -> Result<RawFd, ConfigError> {
     value
-        .and_then(OsStr::to_str)
-        .and_then(|value| value.parse().ok())
-        .ok_or(ConfigError::Value { option: "--lock-fd", expected: "a number" })
+        .and_then(|value| value.to_str()?.parse().ok())
+        .ok_or(ConfigError::Value { option, expected: "a number" })
 }
 
 /// Two homes on one machine have different tags; the same home always has the same.
 fn tag_of(run: &Path) -> String {
     let digest = Sha256::digest(run.as_os_str().as_bytes());
-    digest.iter().take(8).fold(String::new(), |text, byte| format!("{text}{byte:02x}"))
+    crate::model::id::hex(&digest[..8])
 }
 
 #[cfg(test)]
@@ -159,10 +211,14 @@ mod tests {
         let plain = KeeperConfig::for_home(&Home::at(Path::new("/h")));
         let full = KeeperConfig {
             lock_fd: Some(7),
+            ready_fd: Some(9),
+            held: vec![(13, "listen:a/b/127.0.0.1:1".into()), (14, "--x y".into())],
             engine: vec!["/bin/x".into(), "--".into(), "--tag".into()],
             foreground: true,
             best_effort: true,
             adopt: true,
+            estate_fd: Some(11),
+            previous_fd: Some(12),
             ..plain.clone()
         };
         for config in [plain, full] {
@@ -187,6 +243,8 @@ mod tests {
         }
         let lock = [&good[..], &["--lock-fd", "x"]].concat();
         assert!(matches!(parse(&lock), Err(ConfigError::Value { .. })));
+        let held = [&good[..], &["--hold-fd", "5"]].concat();
+        assert!(matches!(parse(&held), Err(ConfigError::Value { .. })));
     }
 
     #[test]

@@ -9,9 +9,10 @@
 //! The engine gets one end of a socket pair as descriptor 3 and nothing else. It does not die with the
 //! keeper: it sees the end of file and starts a new keeper.
 //!
-//! Which program: the file that the keeper was started from, so that after an upgrade of the program
-//! the next engine is the new one; and the keeper's own executable, which stays there under /proc, where
-//! that file cannot be executed at the moment.
+//! Which program: the keeper's own executable, which stays there under /proc whatever is done to the
+//! file. An engine that dies is replaced by one of the same program; another one comes only by
+//! `stigmer upgrade`, which tries it out first. The file that the keeper was started from is there for
+//! a machine without /proc.
 
 use std::ffi::{CString, OsString};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
@@ -61,7 +62,7 @@ impl Engine {
         let myself = c"/proc/self/exe".to_owned();
         let (argv, candidates) = if command.is_empty() {
             let installed = std::env::current_exe().ok().map(OsString::from).and_then(text);
-            (vec![c"stigmer".to_owned(), c"__engine".to_owned()], [installed, Some(myself)])
+            (vec![c"stigmer".to_owned(), c"__engine".to_owned()], [Some(myself), installed])
         } else {
             let argv: Option<Vec<_>> = command.iter().cloned().map(text).collect();
             let argv = argv?;
@@ -71,6 +72,12 @@ impl Engine {
         let candidates = candidates.into_iter().flatten().collect();
         let state = State::Down { until: Time::ZERO };
         Some(Self { candidates, argv, state, short_lives: 0 })
+    }
+
+    /// An engine that another program of this keeper has started.
+    pub(super) fn inherit(&mut self, pid: u32, socket: OwnedFd) {
+        let since = clock::now();
+        self.state = State::Up { pid: Some(pid), socket: Some(socket), since };
     }
 
     /// The keeper's end of the connection, while there is one.

@@ -12,10 +12,8 @@
 //! Whatever the engine sends or does not send, the keeper lives on.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs;
 use std::io;
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::DirBuilderExt;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -27,14 +25,19 @@ use rustix::fs::{Mode, OFlags};
 use rustix::process::Resource;
 
 use super::cgroup::Groups;
-use super::config::KeeperConfig;
+use super::config::{KeeperConfig, READY};
 use super::console::say;
 use super::engine::Engine;
+use super::estate::EstateError;
+use super::freezer::Freezer;
+use super::oom::OomKills;
 use super::poller::{Poller, Source};
 use super::spawn::Ground;
 use super::table::Table;
 use super::wire::Containment;
-use super::{clock, identity, lock, sys};
+use super::{clock, identity, lock, succession, sys};
+use crate::crash;
+use crate::home::{HomeError, private_folder};
 
 /// How long a keeper waits for a lock that the children of a killed one may still hold.
 const PATIENCE: Duration = Duration::from_millis(200);
@@ -49,6 +52,12 @@ pub enum KeeperError {
     /// The home is in use.
     #[error(transparent)]
     Lock(#[from] lock::LockError),
+    /// What another program of this process hands over cannot be taken over. It is untouched.
+    #[error("cannot take over: {0}")]
+    Estate(#[from] EstateError),
+    /// The folder of the records is not to be used.
+    #[error(transparent)]
+    Home(#[from] HomeError),
     /// Something that every Linux has is missing or forbidden.
     #[error("cannot {what}: {source}")]
     Setup {
@@ -76,6 +85,8 @@ pub(super) enum Matter {
     Reload,
     Held,
     ListEnd,
+    Estate,
+    NotReplaced,
 }
 
 /// What is to be told besides the news of runs.
@@ -84,6 +95,10 @@ pub(super) struct Outbox {
     pub(super) matters: BTreeSet<Matter>,
     /// Names of held descriptors that are still to be told, last first.
     pub(super) held: Vec<String>,
+    /// What a successor would be handed, to be shown.
+    pub(super) estate: Option<OwnedFd>,
+    /// Why nothing was handed over.
+    pub(super) refusal: Option<String>,
     /// This engine has said Hello. Before that it is told nothing.
     pub(super) greeted: bool,
     /// The socket was full; its being writable again is waited for.
@@ -107,8 +122,11 @@ pub(super) struct Keeper {
     pub(super) config: KeeperConfig,
     pub(super) ground: Ground,
     pub(super) groups: Option<Groups>,
+    pub(super) oom_kills: OomKills,
     pub(super) table: Table,
     pub(super) engine: Engine,
+    /// By their pids.
+    pub(super) freezers: BTreeMap<u32, Freezer>,
     pub(super) held: BTreeMap<String, OwnedFd>,
     pub(super) outbox: Outbox,
     pub(super) ending: Ending,
@@ -120,33 +138,55 @@ pub(super) struct Keeper {
     pub(super) garbage: u32,
     has_terminal: bool,
     pub(super) poller: Poller,
+    /// The program before this one, for as long as no engine of this one has been at work.
+    pub(super) previous: Option<OwnedFd>,
     signals: SignalFd,
-    _lock: OwnedFd,
+    pub(super) lock: OwnedFd,
 }
 
 impl Keeper {
     /// Everything up to the first engine.
     pub(super) fn set_up(config: KeeperConfig) -> Result<Self, KeeperError> {
         keep_standard_streams()?;
+        let estate = config.estate_fd.map(succession::read_estate).transpose()?;
         sys::close_on_exec_from(3);
-        let lock = if let Some(number) = config.lock_fd {
+        let previous = config.previous_fd.and_then(|number| sys::adopt_descriptor(number).ok());
+        let lock = if let Some(estate) = &estate {
+            estate.lock.try_clone().map_err(setup("use the lock"))?
+        } else if let Some(number) = config.lock_fd {
             sys::adopt_descriptor(number).map_err(setup("use the inherited lock"))?
         } else {
             let patience = if config.adopt { ADOPTING_PATIENCE } else { PATIENCE };
             lock::acquire(&config.run.join("daemon.lock"), patience)?
         };
+        let mut held = BTreeMap::new();
+        if let Some(number) = config.ready_fd {
+            let ready = sys::adopt_descriptor(number);
+            held.insert(READY.to_owned(), ready.map_err(setup("use the inherited descriptor"))?);
+        }
+        for (number, name) in &config.held {
+            // One that cannot be used is opened anew by the engine.
+            match sys::adopt_descriptor(*number) {
+                Ok(descriptor) => drop(held.insert(name.clone(), descriptor)),
+                Err(error) => say(format_args!("cannot hold {name}: {error}")),
+            }
+        }
         let signals = take_signals()?;
         let myself = rustix::process::getpid();
         rustix::process::set_child_subreaper(Some(myself))
             .map_err(setup("become the parent of orphans"))?;
         let _ = rustix::thread::set_name(c"stigmer-keeper");
         rustix::process::chdir("/").map_err(setup("enter the root folder"))?;
-        let nofile = rustix::process::getrlimit(Resource::Nofile);
-        let raised = rustix::process::Rlimit { current: nofile.maximum, maximum: nofile.maximum };
+        let present = rustix::process::getrlimit(Resource::Nofile);
+        let nofile = estate.as_ref().map_or(present, |estate| estate.nofile);
+        let raised = rustix::process::Rlimit { current: present.maximum, maximum: present.maximum };
         let _ = rustix::process::setrlimit(Resource::Nofile, raised);
         let has_terminal = config.foreground && rustix::termios::isatty(io::stdin());
         let engine = Engine::new(&config.engine).ok_or(KeeperError::Command)?;
         let groups = choose_containment(&config);
+        if let Some(groups) = groups.as_ref().filter(|_| estate.is_none()) {
+            groups.sweep();
+        }
         let poller = Poller::new().map_err(setup("use epoll"))?;
         poller
             .watch(&signals, Source::Signals, EventFlags::IN)
@@ -159,13 +199,15 @@ impl Keeper {
             nofile,
             keeper: std::process::id(),
         };
-        Ok(Self {
+        let mut keeper = Self {
             config,
             ground,
             groups,
+            oom_kills: OomKills::of_this_process(),
             table: Table::default(),
             engine,
-            held: BTreeMap::new(),
+            freezers: BTreeMap::new(),
+            held,
             outbox: Outbox::default(),
             ending: Ending::NotAsked,
             started_at: clock::realtime(),
@@ -174,14 +216,22 @@ impl Keeper {
             garbage: 0,
             has_terminal,
             poller,
+            previous,
             signals,
-            _lock: lock,
-        })
+            lock,
+        };
+        if let Some(estate) = estate {
+            keeper.inherit(estate);
+        }
+        Ok(keeper)
     }
 
     /// Lives until the daemon ends.
     pub(super) fn live(mut self) -> ExitCode {
         let mut events: Vec<Event> = Vec::with_capacity(64);
+        if let Some(code) = self.catch_up() {
+            return code;
+        }
         loop {
             let now = clock::now();
             if self.engine.due().is_some_and(|due| due <= now) {
@@ -268,6 +318,7 @@ impl Keeper {
         self.table.clear_news();
         self.garbage = 0;
         self.engine.start(&self.ground);
+        crash::point("an engine is started");
         if let Some(socket) = self.engine.socket() {
             let watched = self.poller.watch(socket, Source::Engine, EventFlags::IN);
             if let Err(errno) = watched {
@@ -293,6 +344,7 @@ impl Keeper {
             self.ending = asked.map_or(Ending::NotAsked, Ending::Asked);
         }
         let delay = self.engine.ended(clock::now());
+        self.consider_going_back();
         if matches!(self.ending, Ending::Asked(_)) {
             if self.engine.short_lives() >= TRIES_TO_END {
                 say(format_args!(
@@ -348,10 +400,8 @@ fn open_null() -> Result<OwnedFd, KeeperError> {
 }
 
 fn open_records(config: &KeeperConfig) -> Result<OwnedFd, KeeperError> {
-    let mut builder = fs::DirBuilder::new();
-    builder.recursive(true).mode(0o700);
-    builder.create(&config.records).map_err(setup("make the folder of records"))?;
-    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    private_folder(&config.records)?;
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
     rustix::fs::open(&config.records, flags, Mode::empty())
         .map_err(setup("open the folder of records"))
 }

@@ -9,7 +9,7 @@ use std::path::Path;
 use rustix::io::Errno;
 
 use super::wire::{Detail, LaunchFailure};
-use crate::model::{LaunchError, LaunchStage};
+use crate::model::{LaunchError, LaunchStage, Retry};
 
 /// What was asked for, as far as an explanation speaks of it.
 #[derive(Clone, Copy, Debug)]
@@ -28,7 +28,7 @@ type Words = (String, Option<String>);
 /// Explains a failure.
 #[must_use]
 pub fn explain(failure: &LaunchFailure, asked: &Asked<'_>) -> LaunchError {
-    let errno = Errno::from_raw_os_error(failure.errno);
+    let errno = errno_of(failure.errno);
     let (message, hint) = match failure.stage {
         LaunchStage::Exec => executing(failure, errno, asked),
         LaunchStage::WorkingDir => entering(errno, asked.working_dir),
@@ -55,14 +55,20 @@ pub fn explain(failure: &LaunchFailure, asked: &Asked<'_>) -> LaunchError {
             format!("cannot enter a cgroup of its own: {}", text_of(errno)),
             Some("start the daemon with a delegated cgroup (`Delegate=yes` in its unit)".into()),
         ),
-        LaunchStage::Prepare | LaunchStage::Container => preparing(errno, asked),
+        LaunchStage::Prepare
+        | LaunchStage::Engine
+        | LaunchStage::Image
+        | LaunchStage::Container => preparing(errno, asked),
     };
-    let transient = match failure.stage {
+    let is_scarcity = match failure.stage {
         LaunchStage::Fork => {
             matches!(errno, Errno::AGAIN | Errno::NOMEM | Errno::MFILE | Errno::NFILE)
         }
         LaunchStage::Exec => matches!(errno, Errno::TXTBSY | Errno::AGAIN),
-        LaunchStage::Log => matches!(errno, Errno::MFILE | Errno::NFILE),
+        LaunchStage::Log => {
+            matches!(errno, Errno::MFILE | Errno::NFILE | Errno::NOSPC | Errno::DQUOT)
+        }
+        LaunchStage::Record => matches!(errno, Errno::NOSPC | Errno::DQUOT),
         _ => false,
     };
     LaunchError {
@@ -70,7 +76,15 @@ pub fn explain(failure: &LaunchFailure, asked: &Asked<'_>) -> LaunchError {
         errno: Some(failure.errno).filter(|errno| *errno != 0),
         message,
         hint,
-        transient,
+        retry: if is_scarcity { Retry::Soon } else { Retry::Counted },
+    }
+}
+
+/// A number that came over the wire: zero where no call failed, and `Errno` holds no such number.
+fn errno_of(number: i32) -> Errno {
+    match number {
+        1..=4095 => Errno::from_raw_os_error(number),
+        _ => Errno::CANCELED,
     }
 }
 
@@ -221,6 +235,7 @@ fn logging(failure: &LaunchFailure, errno: Errno) -> Words {
             Some(format!("`namei -l {}` shows what refuses", quoted(&path)))
         }
         Errno::ISDIR => Some(format!("a folder is in the way: {path}")),
+        Errno::LOOP => Some(format!("it is a symbolic link; remove it: `rm {}`", quoted(&path))),
         _ => None,
     };
     (format!("cannot open the log file {path}: {}", text_of(errno)), hint)
@@ -321,10 +336,29 @@ mod tests {
     }
 
     #[test]
+    fn a_child_that_was_killed_on_its_way_has_no_error_number() {
+        let failure = LaunchFailure {
+            run: RunId(1),
+            stage: LaunchStage::Exec,
+            errno: 0,
+            detail: Detail::Died,
+            subject: b"SIGKILL".to_vec(),
+        };
+        let asked =
+            Asked { program: "./bin/api", search_path: None, working_dir: Path::new("/srv") };
+        let error = explain(&failure, &asked);
+        assert_eq!(error.errno, None);
+        assert_eq!(error.message, "./bin/api ended before it was executed: SIGKILL");
+    }
+
+    #[test]
     fn only_shortages_are_transient() {
-        let transient = |stage, errno| explained(stage, errno, Detail::None, "x").transient;
+        let transient =
+            |stage, errno| explained(stage, errno, Detail::None, "x").retry == Retry::Soon;
         assert!(transient(LaunchStage::Fork, Errno::AGAIN));
         assert!(transient(LaunchStage::Exec, Errno::TXTBSY));
+        assert!(transient(LaunchStage::Record, Errno::NOSPC));
+        assert!(transient(LaunchStage::Log, Errno::DQUOT));
         assert!(!transient(LaunchStage::Exec, Errno::NOENT));
         assert!(!transient(LaunchStage::User, Errno::PERM));
     }

@@ -83,13 +83,13 @@ impl Stat {
 }
 
 /// Opens a pidfd of whatever process has this pid now.
-pub(super) fn open(pid: u32) -> Option<OwnedFd> {
+pub(crate) fn open(pid: u32) -> Option<OwnedFd> {
     let pid = i32::try_from(pid).ok().and_then(Pid::from_raw)?;
     rustix::process::pidfd_open(pid, PidfdFlags::empty()).ok()
 }
 
 /// The inode of a pidfd, or 0 where the kernel has no pidfs: there all pidfds share one inode.
-pub(super) fn inode(pidfd: BorrowedFd<'_>) -> u64 {
+pub(crate) fn inode(pidfd: BorrowedFd<'_>) -> u64 {
     let magic = rustix::fs::fstatfs(pidfd).map_or(0, |found| found.f_type.unsigned_abs());
     if magic != PIDFS {
         return 0;

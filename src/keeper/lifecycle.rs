@@ -28,12 +28,13 @@ use super::console::say;
 use super::event_loop::Keeper;
 use super::identity::{self, Fate};
 use super::poller::Source;
-use super::spawn::{self, Passage};
+use super::spawn::Passage;
 use super::sys::{self, Reaped};
 use super::table::{Handle, News, Order, Origin, Owner, Phase, Run, Tree, Watch};
-use super::tree::{self, Marks, Members};
+use super::tree::{self, Marks};
 use super::wire::{Detail, LaunchFailure};
 use super::{cgroup, clock, record};
+use crate::crash;
 use crate::model::exit::signal_name;
 use crate::model::{Exit, ExitStatus, LaunchStage, RunId};
 
@@ -47,15 +48,19 @@ impl Keeper {
         let mut code = None;
         let mut ended = Vec::new();
         while let Some(reaped) = sys::reap() {
+            crash::point("reaped");
             if self.engine.pid() == Some(reaped.pid) {
                 code = code.or(self.engine_ended(reaped.status));
             } else if let Some(run) = self.table.pids.remove(&reaped.pid) {
                 self.main_reaped(run, &reaped);
                 ended.push(run);
+            } else if let Some(freezer) = self.freezers.remove(&reaped.pid) {
+                self.freezer_ended(freezer);
             }
             // Anything else is an orphan that some run left to us: its end is noticed by whoever
             // waits for the tree.
         }
+        self.oom_kills.look();
         // Only now, so that orphans that have ended as well are not found by the look at the trees.
         for run in ended {
             self.settle(run);
@@ -74,7 +79,6 @@ impl Keeper {
         let phase = match barrier.read(id) {
             Passage::Executed { inode } => {
                 run.inode = inode;
-                run.spawned_at = clock::now();
                 Phase::Running(Handle::Child)
             }
             Passage::Failed(failure) => Phase::Refused(failure),
@@ -83,6 +87,7 @@ impl Keeper {
             Passage::Pending => return,
         };
         self.poller.unwatch(&*barrier);
+        crash::point("a barrier is passed");
         let was_executed = matches!(phase, Phase::Running(_));
         run.phase = phase;
         if was_executed {
@@ -113,14 +118,19 @@ impl Keeper {
         let Phase::Running(Handle::Survivor(pidfd)) = &run.phase else { return };
         if let Fate::Ended(status) = identity::fate(pidfd.as_fd(), run.pid) {
             self.main_ended(id, status, Duration::ZERO);
+            self.oom_kills.look();
             self.settle(id);
         }
     }
 
-    fn main_ended(&mut self, id: RunId, status: ExitStatus, cpu: Duration) {
+    pub(super) fn main_ended(&mut self, id: RunId, status: ExitStatus, cpu: Duration) {
         let Some(run) = self.table.get_mut(id) else { return };
         let was_killed = status == ExitStatus::Signal(libc::SIGKILL);
-        let oom = was_killed && run.group.as_deref().is_some_and(|at| cgroup::oom_kills(at) > 0);
+        let oom = was_killed
+            && match run.group.as_deref().and_then(cgroup::oom_kills) {
+                Some(own) => own > 0,
+                None => run.order == Order::Live && self.oom_kills.have_risen(),
+            };
         if let Phase::Running(Handle::Survivor(pidfd)) = &run.phase {
             self.poller.unwatch(pidfd);
         }
@@ -211,15 +221,19 @@ impl Keeper {
     fn has_no_orphans(&self, run: &Run) -> bool {
         run.origin == Origin::Child
             && tree::own_children().is_some_and(|children| {
-                children
-                    .iter()
-                    .all(|pid| self.table.pids.contains_key(pid) || self.engine.pid() == Some(*pid))
+                children.iter().all(|pid| {
+                    self.table.pids.contains_key(pid)
+                        || self.engine.pid() == Some(*pid)
+                        || self.freezers.contains_key(pid)
+                })
             })
     }
 
     /// Processes that belong to no run, whatever their environment says.
     fn never(&self) -> Vec<u32> {
-        [Some(self.ground.keeper), self.engine.pid()].into_iter().flatten().collect()
+        // A freezer is a fork of the keeper that looks itself.
+        let own = [Some(self.ground.keeper), Some(std::process::id()), self.engine.pid()];
+        own.into_iter().flatten().chain(self.freezers.keys().copied()).collect()
     }
 
     /// Orders that nothing of a run may live, and begins with it.
@@ -242,7 +256,7 @@ impl Keeper {
         let Some(run) = self.table.get(id) else { return };
         if let Some(group) = &run.group {
             if !cgroup::kill(group) {
-                for_each_in_group(group, |pidfd| {
+                for_each_in_group(group, |_, pidfd| {
                     let _ = sys::signal_pidfd(pidfd, libc::SIGKILL);
                 });
             }
@@ -263,26 +277,39 @@ impl Keeper {
 
     /// Sends a signal to all processes of a run.
     pub(super) fn signal_tree(&self, id: RunId, signal: i32) {
-        let send = |pidfd: BorrowedFd<'_>| {
+        self.for_each_process(id, |_, pidfd| {
             let _ = sys::signal_pidfd(pidfd, signal);
-        };
+        });
+    }
+
+    /// Acts on each process of a run, by whatever it is held together. False: that cannot be known.
+    pub(super) fn for_each_process(
+        &self,
+        id: RunId,
+        mut act: impl FnMut(u32, BorrowedFd<'_>),
+    ) -> bool {
         match self.table.get(id).and_then(|run| run.group.as_deref()) {
-            Some(group) => for_each_in_group(group, send),
-            None => self.for_each_by_marks(id, |_, pidfd| send(pidfd)),
+            Some(group) => {
+                for_each_in_group(group, &mut act);
+                true
+            }
+            None => self.for_each_by_marks(id, act),
         }
     }
 
-    fn for_each_by_marks(&self, id: RunId, mut act: impl FnMut(u32, BorrowedFd<'_>)) {
-        let Some(run) = self.table.get(id) else { return };
+    /// False: /proc cannot be read.
+    fn for_each_by_marks(&self, id: RunId, mut act: impl FnMut(u32, BorrowedFd<'_>)) -> bool {
+        let Some(run) = self.table.get(id) else { return true };
         let tag = self.ground.variable(id);
         let never = self.never();
         let marks = marks(run, &tag, &never);
-        let members = tree::members(&marks).unwrap_or_else(|_| Members::default());
+        let Ok(members) = tree::members(&marks) else { return false };
         for pid in members.pids() {
             if let Some(pidfd) = members.hold(pid, &marks) {
                 act(pid, pidfd.as_fd());
             }
         }
+        true
     }
 
     /// Sends a signal to the main process, if it has not ended.
@@ -328,6 +355,7 @@ impl Keeper {
     fn remove_traces(&self, id: RunId) {
         let name = record::file_name(id);
         let _ = rustix::fs::unlinkat(&self.ground.records, name, AtFlags::empty());
+        crash::point("the record is removed");
         if let Some(group) = self.table.get(id).and_then(|run| run.group.as_deref()) {
             cgroup::remove(group);
         }
@@ -336,11 +364,11 @@ impl Keeper {
 
 /// Acts on each process of a group. Between the list and the pidfd the number may have gone to somebody
 /// else, so the process is asked once more.
-fn for_each_in_group(group: &Path, mut act: impl FnMut(BorrowedFd<'_>)) {
+fn for_each_in_group(group: &Path, mut act: impl FnMut(u32, BorrowedFd<'_>)) {
     for pid in cgroup::members(group) {
         let Some(pidfd) = identity::open(pid) else { continue };
         if cgroup::holds(group, pid) && identity::is_alive(pidfd.as_fd()) {
-            act(pidfd.as_fd());
+            act(pid, pidfd.as_fd());
         }
     }
 }
@@ -348,8 +376,8 @@ fn for_each_in_group(group: &Path, mut act: impl FnMut(BorrowedFd<'_>)) {
 /// A child that ended before its program was executed.
 fn died(id: RunId, status: ExitStatus) -> LaunchFailure {
     let subject = Exit { status, oom: false }.to_string().into_bytes();
-    let failure = spawn::failure(id, LaunchStage::Exec, Errno::from_raw_os_error(0));
-    LaunchFailure { detail: Detail::Died, subject, ..failure }
+    // No call failed, so there is no error number; zero is not one that `Errno` can hold.
+    LaunchFailure { run: id, stage: LaunchStage::Exec, errno: 0, detail: Detail::Died, subject }
 }
 
 /// By what the processes of a run are recognised, given what is known of its main process.

@@ -53,7 +53,7 @@ const PAUSE_NANOS: i64 = 5_000_000;
 pub fn acquire(path: &Path, patience: Duration) -> Result<OwnedFd, LockError> {
     let fail = |source| LockError::Io { path: path.to_owned(), source };
     let mut options = OpenOptions::new();
-    options.create(true).truncate(false).write(true).mode(0o600);
+    options.create(true).truncate(false).write(true).mode(0o600).custom_flags(libc::O_NOFOLLOW);
     let file = options.open(path).map_err(fail)?;
     let deadline = clock::now() + patience;
     loop {
@@ -72,6 +72,13 @@ pub fn acquire(path: &Path, patience: Duration) -> Result<OwnedFd, LockError> {
     }
 }
 
+/// Whether somebody holds the lock. Only a look; whoever takes the lock at this very moment tries again.
+#[must_use]
+pub fn is_held(path: &Path) -> bool {
+    let Ok(file) = OpenOptions::new().write(true).open(path) else { return false };
+    rustix::fs::flock(&file, FlockOperation::NonBlockingLockShared) == Err(Errno::WOULDBLOCK)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -80,7 +87,9 @@ mod tests {
     fn a_second_taker_is_refused_until_the_last_holder_is_gone() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("daemon.lock");
+        assert!(!is_held(&path));
         let first = acquire(&path, Duration::ZERO).unwrap();
+        assert!(is_held(&path));
         let inherited = first.try_clone().unwrap();
         assert!(matches!(acquire(&path, Duration::ZERO), Err(LockError::Held { .. })));
         drop(first);

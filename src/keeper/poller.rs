@@ -4,11 +4,11 @@
 //! of it, so that the kernel would go on reporting it; a child that hangs there would keep the keeper
 //! busy for ever.
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
 
-use rustix::event::Timespec;
 use rustix::event::epoll::{self, Event, EventData, EventFlags};
+use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::io::Errno;
 
 use crate::model::RunId;
@@ -103,6 +103,16 @@ impl Poller {
     pub(super) fn source(event: &Event) -> Option<Source> {
         Source::from_token(event.data.u64())
     }
+}
+
+/// Waits for one descriptor, or for a time: in a process that has nothing else to do.
+pub(super) fn poll_one(
+    descriptor: BorrowedFd<'_>,
+    flags: PollFlags,
+    timeout: Option<Duration>,
+) -> Result<usize, Errno> {
+    let timeout = timeout.and_then(|timeout| Timespec::try_from(timeout).ok());
+    rustix::event::poll(&mut [PollFd::from_borrowed_fd(descriptor, flags)], timeout.as_ref())
 }
 
 #[cfg(test)]

@@ -93,8 +93,9 @@ impl Record {
 pub struct Records {
     /// Complete records, by run.
     pub complete: Vec<Record>,
-    /// Files of runs whose program was never executed; they may be removed.
-    pub torn: Vec<PathBuf>,
+    /// Files of runs whose program was not executed so far. Once their keeper is gone they never will be,
+    /// and may be removed.
+    pub torn: Vec<(RunId, PathBuf)>,
 }
 
 /// The name of a run's record inside the folder.
@@ -116,7 +117,7 @@ pub fn read_all(folder: &Path) -> io::Result<Records> {
         let Some(run) = run_of(&path) else { continue };
         match read(&path) {
             Ok(Some(record)) if record.run == run => records.complete.push(record),
-            Ok(_) => records.torn.push(path),
+            Ok(_) => records.torn.push((run, path)),
             // Removed while we were reading: the run has been acknowledged.
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             Err(error) => return Err(error),
@@ -125,6 +126,12 @@ pub fn read_all(folder: &Path) -> io::Result<Records> {
     records.complete.sort_by_key(|record| record.run);
     records.torn.sort();
     Ok(records)
+}
+
+/// The cgroup of a run, if it has one.
+#[must_use]
+pub fn group_of(folder: &Path, run: RunId) -> Option<PathBuf> {
+    read(&folder.join(file_name(run))).ok()??.cgroup
 }
 
 /// Reads one record; `None` if it is not complete.
@@ -177,7 +184,10 @@ mod tests {
         let records = read_all(folder.path()).unwrap();
         assert_eq!(records.complete, vec![sample()]);
         // The record of run 17 under another run's name is not believed.
-        let torn = ["18.run", "19.run", "20.run"].map(|name| folder.path().join(name));
+        let torn = [18, 19, 20].map(|run| {
+            let run = RunId(run);
+            (run, folder.path().join(file_name(run)))
+        });
         assert_eq!(records.torn, torn);
         assert_eq!(read_all(&folder.path().join("absent")).unwrap(), Records::default());
     }

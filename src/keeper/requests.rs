@@ -21,6 +21,7 @@ use super::spawn::{Launch, MAX_RUN};
 use super::table::{Handle, News, Origin, Phase, Run, Tree};
 use super::wire::{Adopt, LaunchFailure, MAX_NAME, Scope, Spawn, ToKeeper};
 use super::{cgroup, clock, sys, tree};
+use crate::crash;
 use crate::model::{Exit, RunId};
 
 /// Requests that are taken in a row before other events have their turn.
@@ -29,7 +30,7 @@ const TURN: u32 = 32;
 const LAST_TURN: u32 = 4096;
 
 /// Descriptors that are held at most.
-const MAX_HELD: usize = 1024;
+const MAX_HELD: usize = 16 * 1024;
 
 /// Nonsense of one engine that is mentioned; more is passed over in silence.
 const MENTIONED_GARBAGE: u32 = 10;
@@ -65,7 +66,11 @@ impl Keeper {
                 }
             };
             match message {
-                Ok(message) => self.handle_request(message, descriptors.drain(..).next()),
+                Ok(message) => {
+                    crash::point("a request is there");
+                    self.handle_request(message, descriptors.drain(..).next());
+                    crash::point("a request is carried out");
+                }
                 Err(error) => self.mention_garbage(&error),
             }
         }
@@ -93,6 +98,8 @@ impl Keeper {
             ToKeeper::Hello { .. } => {
                 self.outbox.greeted = true;
                 self.outbox.matters.insert(Matter::Welcome);
+                // What the start needed is not needed again; nothing is waiting yet.
+                crate::memory::give_back();
             }
             ToKeeper::Spawn(spawn) => self.spawn(*spawn, descriptor),
             ToKeeper::Signal { run, signal, scope, resume } => {
@@ -106,10 +113,17 @@ impl Keeper {
             }
             ToKeeper::Adopt(adopt) => self.adopt(&adopt),
             ToKeeper::List => self.list(),
+            ToKeeper::Freeze { key } => match descriptor {
+                Some(channel) => self.freeze(&key, &channel),
+                None => self.mention_garbage(&"a request to freeze without its descriptor"),
+            },
             ToKeeper::Hold { name } => self.hold(name, descriptor),
             ToKeeper::Release { name } => {
                 self.held.remove(&name);
             }
+            ToKeeper::Rehearse => self.rehearse(),
+            ToKeeper::Replace { program } => self.replace(program),
+            ToKeeper::AtWork => self.settle_in(),
             ToKeeper::Shutdown => {
                 self.ending = match self.ending {
                     Ending::NotAsked => Ending::Done(None),
@@ -150,7 +164,7 @@ impl Keeper {
         }
         let (own_group, aux) = (spawn.own_group, spawn.aux);
         let key = spawn.key.get(..MAX_NAME).unwrap_or(&spawn.key).to_owned();
-        let launched = Launch::prepare(spawn, passed, &self.ground)
+        let launched = Launch::prepare(spawn, passed, &self.held, &self.ground)
             .and_then(|launch| self.launch(launch, own_group));
         let run = launched.unwrap_or_else(|failure| Run::new(&key, aux, Phase::Failed(failure)));
         let has_failed = matches!(run.phase, Phase::Failed(_));
@@ -174,6 +188,9 @@ impl Keeper {
                 .ok()
         });
         launch.cgroup = group.as_ref().map(|(path, _)| path.clone());
+        // Taken before the program can do anything: a busy keeper hears of the exec long after the program
+        // has written its first lines, which are lines of this run.
+        let spawned_at = clock::now();
         let forked = launch.fork(group.as_ref().map(|(_, folder)| folder.as_fd()), &self.ground);
         let (pid, barrier) = forked.inspect_err(|_| {
             if let Some(path) = &launch.cgroup {
@@ -189,12 +206,16 @@ impl Keeper {
         }
         let mut run = Run::new(&launch.key, launch.aux, Phase::Launching(barrier));
         run.pid = pid;
+        run.spawned_at = spawned_at;
         run.origin = Origin::Child;
         run.group = launch.cgroup.map(Into::into);
         Ok(run)
     }
 
-    fn signal(&mut self, run: RunId, signal: i32, scope: Scope, resume: bool) {
+    pub(super) fn signal(&mut self, run: RunId, signal: i32, scope: Scope, resume: bool) {
+        if self.hold_back(run, signal, scope, resume) {
+            return;
+        }
         let resume = resume.then_some(libc::SIGCONT);
         for signal in [Some(signal), resume].into_iter().flatten() {
             match scope {
@@ -211,6 +232,7 @@ impl Keeper {
             let record = self.read_record(adopt);
             let run = self.survivor(adopt, record);
             self.table.insert(id, run);
+            self.thaw_abandoned(id);
             self.settle(id);
         }
         self.table.announce(id, News::State);

@@ -15,10 +15,11 @@
 //!
 //! Invariant: everything that can be checked is checked before the fork.
 
+use std::collections::BTreeMap;
 use std::ffi::CString;
 use std::fs::File;
 use std::io::{self, Read};
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::path::PathBuf;
 
 use rustix::io::Errno;
@@ -27,8 +28,10 @@ use rustix::pipe::PipeFlags;
 use super::child;
 use super::sys::{self, Forked};
 use super::wire::{
-    Credentials, Detail, LaunchFailure, LogTarget, MAX_NAME, Spawn, detail_from, stage_from,
+    Credentials, Detail, HandedDown, LaunchFailure, LogTarget, MAX_NAME, Spawn, detail_from,
+    stage_from,
 };
+use crate::crash;
 use crate::model::spec::{LimitSpec, Rlimit};
 use crate::model::{LaunchStage, RunId};
 
@@ -79,6 +82,8 @@ pub(super) struct Launch {
     pub(super) rlimits: Vec<(Rlimit, LimitSpec)>,
     pub(super) log: Log,
     pub(super) cgroup: Option<PathBuf>,
+    /// Become the numbers from 3 on. The keeper holds them, and does nothing else until the fork.
+    pub(super) sockets: Vec<RawFd>,
 }
 
 /// Where stdout and stderr go.
@@ -99,6 +104,7 @@ impl Launch {
     pub(super) fn prepare(
         spawn: Spawn,
         passed: Option<OwnedFd>,
+        held: &BTreeMap<String, OwnedFd>,
         ground: &Ground,
     ) -> Result<Self, LaunchFailure> {
         let run = spawn.run;
@@ -120,6 +126,9 @@ impl Launch {
         let mut env = spawn.env;
         env.retain(|variable| !variable.starts_with(b"STIGMER_RUN="));
         env.push(ground.variable(run));
+        let sockets =
+            sockets(&spawn.sockets, held).ok_or_else(|| refuse(LaunchStage::Fork, Errno::MFILE))?;
+        announce_sockets(&spawn.sockets, &mut env);
         let log = match (spawn.log, passed) {
             (LogTarget::Path(path), _) => Log::Path(text(path)?),
             (LogTarget::Passed, Some(descriptor)) => Log::Passed(descriptor),
@@ -140,6 +149,7 @@ impl Launch {
             rlimits: spawn.rlimits,
             log,
             cgroup: None,
+            sockets,
         })
     }
 
@@ -152,19 +162,40 @@ impl Launch {
         let refuse = |errno| failure(self.run, LaunchStage::Fork, errno);
         let (reader, writer) =
             rustix::pipe::pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK).map_err(refuse)?;
+        crash::launch();
         match sys::fork_into(group).map_err(refuse)? {
             Forked::Child => child::become_program(self, ground, writer.as_fd()),
             Forked::Parent(pid) => {
+                crash::point("forked");
                 Ok((pid, Barrier { pipe: File::from(reader), received: Vec::new() }))
             }
         }
     }
 }
 
+/// The descriptors that are to be handed down. `None` if one is not held: it was lost on the way, because
+/// this process had no descriptor left to receive it with.
+fn sockets(wanted: &[HandedDown], held: &BTreeMap<String, OwnedFd>) -> Option<Vec<RawFd>> {
+    wanted.iter().map(|one| held.get(&one.held).map(AsRawFd::as_raw_fd)).collect()
+}
+
+/// The variables by which a program knows of the descriptors; `LISTEN_PID` is the child's to add. Nobody
+/// else's stay beside them.
+fn announce_sockets(sockets: &[HandedDown], env: &mut Vec<Vec<u8>>) {
+    if sockets.is_empty() {
+        return;
+    }
+    let own = [b"LISTEN_FDS=".as_slice(), b"LISTEN_FDNAMES=", b"LISTEN_PID="];
+    env.retain(|variable| !own.iter().any(|own| variable.starts_with(own)));
+    let names: Vec<&str> = sockets.iter().map(|one| one.name.as_str()).collect();
+    env.push(format!("LISTEN_FDS={}", sockets.len()).into_bytes());
+    env.push(format!("LISTEN_FDNAMES={}", names.join(":")).into_bytes());
+}
+
 /// The files that a program's name may mean. One with a slash means itself, from the working
 /// directory; else each folder of the component's own `PATH` is tried, where an empty one means the
 /// working directory.
-fn candidates(program: &[u8], env: &[Vec<u8>]) -> Vec<Vec<u8>> {
+pub(super) fn candidates(program: &[u8], env: &[Vec<u8>]) -> Vec<Vec<u8>> {
     if program.contains(&b'/') {
         return vec![program.to_vec()];
     }
@@ -201,6 +232,16 @@ pub(super) enum Passage {
 }
 
 impl Barrier {
+    /// The barrier of a launch that a former program of this keeper began.
+    pub(super) fn restored(pipe: OwnedFd, received: Vec<u8>) -> Self {
+        Self { pipe: File::from(pipe), received }
+    }
+
+    /// What has come through it so far.
+    pub(super) fn received(&self) -> &[u8] {
+        &self.received
+    }
+
     /// Reads what is there. Never waits.
     pub(super) fn read(&mut self, run: RunId) -> Passage {
         let mut buffer = [0; 2048];
@@ -258,6 +299,21 @@ mod tests {
         assert_eq!(found, [b"/a/api".to_vec(), b"./api".to_vec(), b"/b//api".to_vec()]);
         assert_eq!(candidates(b"./bin/api", &env), [b"./bin/api".to_vec()]);
         assert_eq!(candidates(b"api", &[]).len(), 6);
+    }
+
+    #[test]
+    fn sockets_are_announced_and_a_lost_one_is_noticed() {
+        let one = HandedDown { name: "http".into(), held: "a".into() };
+        let two = HandedDown { name: "admin".into(), held: "b".into() };
+        let mut env = vec![b"LISTEN_FDS=9".to_vec(), b"A=1".to_vec()];
+        announce_sockets(&[], &mut env);
+        assert_eq!(env.len(), 2);
+        announce_sockets(&[one.clone(), two.clone()], &mut env);
+        let expected = ["A=1", "LISTEN_FDS=2", "LISTEN_FDNAMES=http:admin"];
+        assert_eq!(env, expected.map(|text| text.as_bytes().to_vec()));
+        let held = BTreeMap::from([("a".to_owned(), File::open("/dev/null").unwrap().into())]);
+        assert_eq!(sockets(std::slice::from_ref(&one), &held).map(|all| all.len()), Some(1));
+        assert_eq!(sockets(&[one, two], &held), None);
     }
 
     #[test]

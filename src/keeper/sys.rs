@@ -11,6 +11,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::time::Duration;
 
 use rustix::io::Errno;
+use rustix::process::{Pid, WaitId, WaitIdOptions};
 
 /// Which side of a fork this is.
 pub(super) enum Forked {
@@ -109,6 +110,18 @@ fn duration(time: libc::timeval) -> Duration {
     Duration::new(u64::try_from(time.tv_sec).unwrap_or(0), micros.saturating_mul(1_000))
 }
 
+/// Whether this number is that of a child of ours that has not been reaped, alive or not.
+pub(super) fn is_child(pid: u32) -> bool {
+    let Some(pid) = i32::try_from(pid).ok().and_then(Pid::from_raw) else { return false };
+    let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
+    loop {
+        match rustix::process::waitid(WaitId::Pid(pid), options) {
+            Err(Errno::INTR) => {}
+            outcome => return !matches!(outcome, Err(Errno::CHILD)),
+        }
+    }
+}
+
 /// Sends `signal` to a child of ours that is not reaped yet, whose pid therefore is still its own.
 #[expect(unsafe_code, reason = "signal numbers without a name have no wrapper")]
 pub(super) fn signal_child(pid: u32, signal: i32) -> Result<(), Errno> {
@@ -191,6 +204,17 @@ pub(super) fn adopt_descriptor(number: RawFd) -> io::Result<OwnedFd> {
     Ok(owned)
 }
 
+/// Sets the flags of a descriptor that is known by its number.
+#[expect(unsafe_code, reason = "the safe wrapper wants an owner, and there are thousands")]
+pub(super) fn set_descriptor_flags(number: RawFd, flags: rustix::io::FdFlags) -> io::Result<()> {
+    let flags = i32::try_from(flags.bits()).unwrap_or(libc::FD_CLOEXEC);
+    // SAFETY: F_SETFD takes a plain number; on a descriptor that is not open it fails.
+    match unsafe { libc::fcntl(number, libc::F_SETFD, flags) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
 /// Marks every descriptor from `first` on as close-on-exec. On kernels before 5.11 it does nothing;
 /// everything that the keeper opens itself is marked from the start.
 #[expect(unsafe_code, reason = "close_range has no wrapper")]
@@ -198,6 +222,23 @@ pub(super) fn close_on_exec_from(first: u32) {
     // SAFETY: only marks descriptors; none is closed under its owner.
     unsafe {
         libc::syscall(libc::SYS_close_range, first, u32::MAX, libc::CLOSE_RANGE_CLOEXEC);
+    }
+}
+
+/// In a child that never executes a program: closes everything from 3 on but these. Whatever owns the
+/// others in the parent is never used, nor dropped, in this child.
+#[expect(unsafe_code, reason = "closes what others own")]
+pub(super) fn close_all_but(kept: impl Iterator<Item = RawFd>) {
+    let mut kept: Vec<u32> = kept.filter_map(|number| u32::try_from(number).ok()).collect();
+    kept.sort_unstable();
+    kept.push(u32::MAX);
+    let mut first = 3_u32;
+    for number in kept {
+        if number > first {
+            // SAFETY: see above. On kernels before 5.9 nothing is closed before the child ends.
+            unsafe { libc::syscall(libc::SYS_close_range, first, number - 1, 0) };
+        }
+        first = first.max(number.saturating_add(1));
     }
 }
 
@@ -245,4 +286,39 @@ pub(super) fn place_at_three(descriptor: BorrowedFd<'_>) -> Result<(), Errno> {
     // SAFETY: whatever had number 3 in the parent is not used in this child any more, and is never
     // dropped here: the child ends by exec or `_exit`.
     if unsafe { libc::dup2(descriptor.as_raw_fd(), 3) } == 3 { Ok(()) } else { Err(last_errno()) }
+}
+
+/// A duplicate with a number of at least `least`, close-on-exec.
+#[expect(unsafe_code, reason = "the descriptor is known by its number")]
+pub(super) fn duplicate_from(number: RawFd, least: RawFd) -> Result<OwnedFd, Errno> {
+    // SAFETY: plain numbers; on a descriptor that is not open it fails.
+    match unsafe { libc::fcntl(number, libc::F_DUPFD_CLOEXEC, least) } {
+        -1 => Err(last_errno()),
+        // SAFETY: it was made just now, and nobody else knows of it.
+        duplicate => Ok(unsafe { OwnedFd::from_raw_fd(duplicate) }),
+    }
+}
+
+/// In a child before exec: makes these descriptors the numbers from 3 to `behind`, to be inherited. What
+/// had such a number stays open under another one until exec: it may be the lock of the home.
+#[expect(unsafe_code, reason = "dup2 onto bare numbers")]
+pub(super) fn hand_down(descriptors: &[RawFd], behind: RawFd) -> Result<(), Errno> {
+    let sources: Vec<OwnedFd> = descriptors
+        .iter()
+        .map(|number| duplicate_from(*number, behind))
+        .collect::<Result<_, _>>()?;
+    for target in 3..behind {
+        // A number that is free has nothing to be kept.
+        if let Ok(kept) = duplicate_from(target, behind) {
+            std::mem::forget(kept);
+        }
+    }
+    for (source, target) in sources.iter().zip(3..) {
+        // SAFETY: whatever had this number in the parent is not used in this child any more, and is
+        // never dropped here: the child ends by exec or `_exit`.
+        if unsafe { libc::dup2(source.as_raw_fd(), target) } != target {
+            return Err(last_errno());
+        }
+    }
+    Ok(())
 }

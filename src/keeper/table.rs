@@ -221,6 +221,10 @@ impl Table {
         self.runs.get_mut(&run)
     }
 
+    pub(super) fn iter(&self) -> impl Iterator<Item = (RunId, &Run)> {
+        self.runs.iter().map(|(id, run)| (*id, run))
+    }
+
     pub(super) fn insert(&mut self, id: RunId, run: Run) {
         self.runs.insert(id, run);
     }

@@ -12,6 +12,7 @@ use super::poller::Source;
 use super::socket::{self, Sent};
 use super::table::News;
 use super::wire::{FromKeeper, VERSION, Welcome};
+use crate::crash;
 use crate::model::RunId;
 
 /// What a message was about, to take the right flag back once it is sent.
@@ -33,10 +34,14 @@ impl Keeper {
             let Some(engine) = self.engine.socket() else { return };
             let held = match &message {
                 FromKeeper::HeldFd { name } => self.held.get(name).map(AsFd::as_fd),
+                FromKeeper::Estate => self.outbox.estate.as_ref().map(AsFd::as_fd),
                 _ => None,
             };
             match socket::send_short(engine.as_fd(), &self.outgoing, held.as_slice()) {
-                Ok(Sent::Done) => self.told(&topic),
+                Ok(Sent::Done) => {
+                    crash::point("told the engine");
+                    self.told(&topic);
+                }
                 Ok(Sent::Full) => {
                     self.outbox.blocked = true;
                     self.poller.change(engine, Source::Engine, EventFlags::IN | EventFlags::OUT);
@@ -61,6 +66,11 @@ impl Keeper {
                 (Matter::Terminate, Ending::Asked(signal)) => FromKeeper::Terminate { signal },
                 (Matter::Reload, _) => FromKeeper::ReloadRequested,
                 (Matter::ListEnd, _) => FromKeeper::ListEnd,
+                (Matter::Estate, _) => FromKeeper::Estate,
+                (Matter::NotReplaced, _) => {
+                    let why = self.outbox.refusal.clone().unwrap_or_default();
+                    FromKeeper::NotReplaced { why }
+                }
                 (Matter::Held, _) if self.next_held().is_some() => {
                     FromKeeper::HeldFd { name: self.next_held().cloned()? }
                 }
@@ -89,6 +99,15 @@ impl Keeper {
             }
             Topic::Matter(matter) => {
                 self.outbox.matters.remove(matter);
+                match matter {
+                    Matter::Estate => self.outbox.estate = None,
+                    Matter::NotReplaced => self.outbox.refusal = None,
+                    Matter::Welcome
+                    | Matter::Terminate
+                    | Matter::Reload
+                    | Matter::Held
+                    | Matter::ListEnd => {}
+                }
             }
         }
     }

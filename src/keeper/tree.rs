@@ -109,6 +109,17 @@ impl Members {
     }
 }
 
+/// Whether every thread of a process is stopped. One that is gone does not move either.
+pub(super) fn is_still(pid: u32) -> bool {
+    let Ok(threads) = fs::read_dir(format!("/proc/{pid}/task")) else { return true };
+    threads.flatten().all(|thread| {
+        let stat = fs::read(thread.path().join("stat")).ok();
+        // A thread that has ended since is no longer there.
+        stat.and_then(|stat| Stat::parse(&stat))
+            .is_none_or(|stat| stat.is_dead() || matches!(stat.state, b'T' | b't'))
+    })
+}
+
 fn all_processes() -> io::Result<Vec<Stat>> {
     let mut found = Vec::new();
     for entry in fs::read_dir("/proc")? {

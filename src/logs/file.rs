@@ -1,25 +1,33 @@
-//! Reading a log by position while its head may be removed under the reader.
+//! Reading a log by position, wherever that is: in the log, or in a rotated file.
 //!
-//! Between learning where the file begins and reading from it, a rotation may move everything. So the
-//! base is determined before and after a read, and a read between two different bases is done again.
+//! ```text
+//!   first                base                           end
+//!     | rotated | rotated |            the log            |
+//! ```
+//! Between learning where the log begins and reading from it, a rotation may move everything. So that
+//! is determined before and after a read, and a read between two different answers is done again.
+//! Rotated files never change.
 //!
-//! Failure paths: a log that is not there is an empty one; what is no regular file is refused (a FIFO
-//! would block the reader for ever).
+//! Failure paths: a log that is not there is an empty one, and what was rotated is still read; what is
+//! no regular file is refused (a FIFO would block the reader for ever).
 
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-use super::index::{Summary, identity};
+use super::index::{Measure, Summary, View};
+use super::rotated::Shelf;
 
 /// How often a read is tried while rotations interfere; each takes far longer than a read.
 const TRIES: usize = 16;
 
-/// The part of a log that its file holds.
+/// Which positions of a log are where.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Extent {
-    /// The position of the file's first byte: how many bytes are gone from its head.
+    /// The position of the oldest byte that is kept, in a rotated file or in the log.
+    pub first: u64,
+    /// The position of the log file's first byte: how many bytes are gone from its head.
     pub base: u64,
     /// The position behind its last byte: how many bytes the component has ever written.
     pub end: u64,
@@ -34,16 +42,21 @@ pub(super) struct Block {
     pub(super) length: usize,
 }
 
-/// Which part of the log its file holds now.
+/// Where the log lies, and which part of it its file holds now.
 ///
 /// # Errors
 /// The log or its index cannot be read. A log that does not exist is empty.
 pub fn extent(log: &Path) -> io::Result<Extent> {
-    if let Some(file) = open(log)? {
-        return extent_of(log, &file);
+    let mut before = Look::take(log)?;
+    for _ in 0..TRIES {
+        let after = Look::take(log)?;
+        // The length was asked for between the two, and so it was that of this view.
+        if (after.view, after.first) == (before.view, before.first) {
+            return Ok(before.extent());
+        }
+        before = after;
     }
-    let base = Summary::load(log)?.base(0, 0);
-    Ok(Extent { base, end: base })
+    Err(io::Error::other("the log is rotated faster than it can be read"))
 }
 
 /// The position at which the next byte will be written: where a run that is launched now begins.
@@ -54,18 +67,77 @@ pub fn end_position(log: &Path) -> io::Result<u64> {
     extent(log).map(|extent| extent.end)
 }
 
-/// Reads from a position into `buffer`.
-pub(super) fn read_at(log: &Path, position: u64, buffer: &mut [u8]) -> io::Result<Block> {
-    for _ in 0..TRIES {
-        let Some(file) = open(log)? else { return Ok(Block { position, length: 0 }) };
-        let before = extent_of(log, &file)?;
-        let position = position.max(before.base);
-        let length = file.read_at(buffer, position - before.base)?;
-        if extent_of(log, &file)?.base == before.base {
-            return Ok(Block { position, length });
-        }
+/// What there is to be known of a log at a moment.
+struct Look {
+    /// `None`: there is no such file.
+    file: Option<File>,
+    first: u64,
+    view: View,
+    length: u64,
+}
+
+impl Look {
+    fn take(log: &Path) -> io::Result<Self> {
+        let file = open(log)?;
+        let summary = Summary::load(log)?;
+        let first = summary.header.map_or(0, |header| header.first);
+        let Some(file) = file else {
+            let view = View { base: summary.beginning(), skip: 0 };
+            return Ok(Self { file: None, first, view, length: 0 });
+        };
+        let measure = Measure::take(&file, summary.header.as_ref())?;
+        let view = summary.view(measure);
+        Ok(Self { file: Some(file), first, view, length: measure.length })
     }
-    Err(io::Error::other("the log is shortened faster than it can be read"))
+
+    fn extent(&self) -> Extent {
+        let View { base, .. } = self.view;
+        Extent { first: self.first.min(base), base, end: self.view.end(self.length) }
+    }
+}
+
+/// A log that is read by position. Holds no descriptor.
+#[derive(Debug)]
+pub(super) struct Log {
+    path: PathBuf,
+    shelf: Shelf,
+}
+
+impl Log {
+    pub(super) fn new(path: &Path) -> Self {
+        Self { path: path.to_owned(), shelf: Shelf::new(path) }
+    }
+
+    /// Reads from a position into `buffer`.
+    ///
+    /// # Errors
+    /// The log cannot be read, or a rotated file; the latter is passed over by the next call.
+    pub(super) fn read_at(&mut self, position: u64, buffer: &mut [u8]) -> io::Result<Block> {
+        let mut before = Look::take(&self.path)?;
+        for _ in 0..TRIES {
+            let View { base, skip } = before.view;
+            if position < base
+                && let Some((position, length)) = self.shelf.read_at(position, base, buffer)?
+            {
+                return Ok(Block { position, length });
+            }
+            let position = position.max(base);
+            let Some(file) = &before.file else { return Ok(Block { position, length: 0 }) };
+            let length = file.read_at(buffer, position - base + skip)?;
+            let after = Look::take(&self.path)?;
+            if after.view == before.view {
+                return Ok(Block { position, length });
+            }
+            before = after;
+        }
+        Err(io::Error::other("the log is rotated faster than it can be read"))
+    }
+}
+
+/// Whether an error of reading is that of a rotated file, behind which the next call goes on.
+#[must_use]
+pub fn is_passed_over(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::InvalidData
 }
 
 fn open(log: &Path) -> io::Result<Option<File>> {
@@ -78,11 +150,4 @@ fn open(log: &Path) -> io::Result<Option<File>> {
         return Ok(Some(file));
     }
     Err(io::Error::other("it is not a regular file"))
-}
-
-fn extent_of(log: &Path, file: &File) -> io::Result<Extent> {
-    let summary = Summary::load(log)?;
-    let metadata = file.metadata()?;
-    let base = summary.base(identity(&metadata), metadata.len());
-    Ok(Extent { base, end: base + metadata.len() })
 }

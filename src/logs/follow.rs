@@ -9,7 +9,8 @@
 //! Logs are subscribed to before the history is read, and following begins where the history ended: no
 //! line is lost or shown twice between the two. A follower keeps a position, so a restart (which
 //! appends), a rotation and a truncation do not disturb it (S49). One that is so slow that lines are
-//! rotated away before it comes to them goes on with the first line that is still there.
+//! rotated away before it comes to them reads them from the rotated files, and where even those are gone
+//! it goes on with the first line that is still there.
 //!
 //! A line is given when it is complete. An open one (a prompt, a progress bar) is given as
 //! `continued` when its log has been quiet for `OPEN_LINE`.
@@ -17,7 +18,8 @@
 //! Invariants: `next` may be dropped at any time without losing a line. Reading happens in turns of at
 //! most `TURN` bytes. Nothing wakes up while nothing is written.
 //!
-//! Failure paths: a log that cannot be read gives an error and is left out from then on.
+//! Failure paths: a log that cannot be read gives an error and is left out from then on. A rotated file
+//! that cannot be read gives an error and is passed over.
 
 use std::collections::VecDeque;
 use std::future::Future;
@@ -30,10 +32,9 @@ use futures_util::{FutureExt as _, StreamExt as _};
 use jiff::Timestamp;
 use regex::bytes::Regex;
 use tokio::sync::watch;
-use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
-use super::file::Extent;
+use super::file::{Extent, is_passed_over};
 use super::lines::{Ending, Lines, PIECE};
 use super::read::{Line, LogSource, Merged, Query, ReadError, Rest};
 use super::tail::without_return;
@@ -73,7 +74,7 @@ pub struct LogStream {
 #[derive(Debug)]
 enum History {
     Idle(Box<Merged>),
-    Reading(JoinHandle<Answer>),
+    Reading(crate::blocking::Task<Answer>),
     Done,
 }
 
@@ -103,7 +104,7 @@ impl LogStream {
         let wanted = Arc::new(());
         let merged = Starting { sources, query: query.clone(), leave_open: follows };
         let guard = Arc::downgrade(&wanted);
-        let reading = tokio::task::spawn_blocking(move || batch(merged.begin(guard)));
+        let reading = crate::blocking::spawn(move || batch(merged.begin(guard)));
         Self {
             history: History::Reading(reading),
             wanted,
@@ -137,10 +138,10 @@ impl LogStream {
         if let History::Idle(_) = &self.history
             && let History::Idle(merged) = std::mem::replace(&mut self.history, History::Done)
         {
-            self.history = History::Reading(tokio::task::spawn_blocking(|| batch(*merged)));
+            self.history = History::Reading(crate::blocking::spawn(|| batch(*merged)));
         }
         let History::Reading(reading) = &mut self.history else { return Vec::new() };
-        // A panic of the reader, or the end of the runtime, ends the history.
+        // A panic of the reader ends the history.
         let answer = reading.await;
         self.history = History::Done;
         let Ok((merged, items)) = answer else { return Vec::new() };
@@ -232,7 +233,10 @@ impl LogStream {
     fn read_turn(&mut self, place: usize, lines: &mut Vec<Line>) -> bool {
         let Some(slot) = self.followers.get_mut(place) else { return false };
         let Some(follower) = slot else { return false };
-        match follower.read(self.grep.as_ref(), lines) {
+        let path = follower.rest.path.clone();
+        let errors = &mut self.errors;
+        let mut say = |source| errors.push_back(ReadError { path: path.clone(), source });
+        match follower.read(self.grep.as_ref(), lines, &mut say) {
             Ok(true) => return true,
             Ok(false) => {
                 if !follower.is_watched {
@@ -241,7 +245,7 @@ impl LogStream {
                 }
             }
             Err(source) => {
-                self.errors.push_back(ReadError { path: follower.rest.path.clone(), source });
+                say(source);
                 *slot = None;
             }
         }
@@ -286,12 +290,27 @@ fn batch(mut merged: Merged) -> Answer {
 }
 
 impl Follower {
-    /// True: it has used its turn, and there may be more.
-    fn read(&mut self, grep: Option<&Regex>, given: &mut Vec<Line>) -> std::io::Result<bool> {
+    /// True: it has used its turn, and there may be more. A rotated file that cannot be read is told and
+    /// passed over.
+    fn read(
+        &mut self,
+        grep: Option<&Regex>,
+        given: &mut Vec<Line>,
+        say: &mut dyn FnMut(std::io::Error),
+    ) -> std::io::Result<bool> {
         self.open = None;
         let begin = self.rest.position;
         let mut lines = Lines::new(&self.rest.path, begin, u64::MAX, PIECE);
-        while let Some(piece) = lines.next_piece()? {
+        loop {
+            let piece = match lines.next_piece() {
+                Ok(Some(piece)) => piece,
+                Ok(None) => return Ok(false),
+                Err(error) if is_passed_over(&error) => {
+                    say(error);
+                    continue;
+                }
+                Err(error) => return Err(error),
+            };
             if piece.ending == Ending::Open {
                 self.rest.position = piece.position;
                 self.open = Some(Instant::now() + OPEN_LINE);
@@ -312,7 +331,6 @@ impl Follower {
                 return Ok(true);
             }
         }
-        Ok(false)
     }
 
     /// Gives the open line as it is; what follows on it will be the next piece.

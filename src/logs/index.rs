@@ -1,41 +1,33 @@
-//! The time index beside a log, `NAME.log.idx`.
+//! The time index beside a log, `NAME.log.idx`: up to which position the log had grown at which time.
 //!
 //! ```text
-//!   header, 48 bytes:  magic and version | identity | base | next base | length before | dropped
+//!   header, 128 bytes (see `header`)
 //!   record, 16 bytes:  end position | nanoseconds since 1970        (appended as the log grows)
 //! ```
-//! All numbers are little-endian and 64 bits wide. `base` is the position of the file's first byte.
-//! `dropped` counts the records that were removed from the front with the log's head, so that a record
-//! has one number for ever.
-//!
-//! Shortening a log takes two steps that a crash may part: `next base` and `length before` are written,
-//! the head is removed, `base` is set. A file shorter than `length before` tells that the second
-//! step was done.
+//! Beside a rotated file lies such an index as well, about its part of the log, with its records
+//! compressed (see `rotate::copy`); it is never changed.
 //!
 //! Failure paths
-//! - A header that is not ours or torn: the index begins anew.
+//! - A header that is not ours or torn: the index begins anew, behind what rotated files hold.
 //! - A torn or senseless tail (a crash, a full disk): cut off at the next opening.
 //! - A log of another identity, or one that is shorter than the index knows: it was replaced or truncated;
 //!   its positions go on after the last known one.
 //! - Writing fails: the caller is told, the extent stays right, and the record is missing.
 //!
-//! One writer (`LogWatcher`), many readers (`times`, `file`).
+//! One writer (the watcher, which lends it to a rotation), many readers (`times`, `file`).
 
-use std::ffi::OsString;
 use std::fs::{File, Metadata, OpenOptions};
 use std::io;
+use std::ops::Range;
 use std::os::unix::fs::{FileExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::time::UNIX_EPOCH;
 
 use super::file::Extent;
+pub(super) use super::header::{HEADER, Header, SENSELESS, Step};
+use crate::home::beside;
 
-const MAGIC: u64 = u64::from_le_bytes(*b"stigidx1");
-pub(super) const HEADER: u64 = 48;
 pub(super) const RECORD: u64 = 16;
-
-/// Beyond this a position is damage: it is four million terabytes.
-const SENSELESS: u64 = 1 << 62;
 
 /// How far back from its end an index is checked when it is opened.
 const CHECKED: u64 = 256;
@@ -43,9 +35,7 @@ const CHECKED: u64 = 256;
 /// The path of the index of a log.
 #[must_use]
 pub fn index_path(log: &Path) -> PathBuf {
-    let mut path = OsString::from(log);
-    path.push(".idx");
-    path.into()
+    beside(log, ".idx")
 }
 
 /// Up to `end` the log had grown at this time.
@@ -63,7 +53,7 @@ impl Record {
         Some(Self { end, nanos })
     }
 
-    fn encode(self) -> [u8; 16] {
+    pub(super) fn encode(self) -> [u8; 16] {
         let mut bytes = [0; 16];
         bytes[..8].copy_from_slice(&self.end.to_le_bytes());
         bytes[8..].copy_from_slice(&self.nanos.to_le_bytes());
@@ -71,52 +61,47 @@ impl Record {
     }
 }
 
-/// The head of an index.
+/// What the file system says about a log.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) struct Header {
-    identity: u64,
-    base: u64,
-    next_base: u64,
-    length_before: u64,
-    pub(super) dropped: u64,
+pub(super) struct Measure {
+    pub(super) identity: u64,
+    pub(super) length: u64,
+    /// It begins with the marker of the rotation that is under way.
+    pub(super) is_marked: bool,
 }
 
-impl Header {
-    const fn new(identity: u64, base: u64) -> Self {
-        Self { identity, base, next_base: base, length_before: 0, dropped: 0 }
+impl Measure {
+    /// Looks at a log that is open. Marked is only what the header speaks of.
+    pub(super) fn take(log: &File, header: Option<&Header>) -> io::Result<Self> {
+        let is_marked = match header {
+            Some(header) if header.step != Step::Rest => header.marks(log)?,
+            Some(_) | None => false,
+        };
+        let metadata = log.metadata()?;
+        Ok(Self { identity: identity(&metadata), length: metadata.len(), is_marked })
     }
+}
 
-    pub(super) fn load(file: &File) -> io::Result<Option<Self>> {
-        let mut bytes = [0; 48];
-        match file.read_exact_at(&mut bytes, 0) {
-            Ok(()) => {}
-            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(None),
-            Err(error) => return Err(error),
-        }
-        let mut words = [0; 6];
-        for (word, bytes) in words.iter_mut().zip(bytes.as_chunks::<8>().0) {
-            *word = u64::from_le_bytes(*bytes);
-        }
-        let [magic, identity, base, next_base, length_before, dropped] = words;
-        let sound = magic == MAGIC && base <= next_base && next_base < SENSELESS;
-        Ok(sound.then_some(Self { identity, base, next_base, length_before, dropped }))
-    }
+/// Where positions lie in a log file.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct View {
+    /// The position of the first byte that counts.
+    pub(super) base: u64,
+    /// How many bytes lie before it in the file: a head that is about to be removed.
+    pub(super) skip: u64,
+}
 
-    fn save(&self, file: &File) -> io::Result<()> {
-        let words =
-            [MAGIC, self.identity, self.base, self.next_base, self.length_before, self.dropped];
-        let mut bytes = [0; 48];
-        for (bytes, word) in bytes.as_chunks_mut::<8>().0.iter_mut().zip(words) {
-            *bytes = word.to_le_bytes();
-        }
-        file.write_all_at(&bytes, 0)
+impl View {
+    /// The position behind the last byte of a file of this length.
+    pub(super) const fn end(self, length: u64) -> u64 {
+        self.base + length.saturating_sub(self.skip)
     }
 }
 
 /// What an index says about its log as a whole.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub(super) struct Summary {
-    header: Option<Header>,
+    pub(super) header: Option<Header>,
     /// The end of the last record.
     end: u64,
 }
@@ -139,12 +124,24 @@ impl Summary {
         Ok(Self { header: Some(header), end: if end < SENSELESS { end } else { header.base } })
     }
 
-    /// The position of the first byte of the log file, given what the file system says about it.
-    pub(super) fn base(&self, identity: u64, length: u64) -> u64 {
-        let Some(header) = self.header else { return 0 };
-        let shortened = header.next_base != header.base && length < header.length_before;
-        let base = if shortened { header.next_base } else { header.base };
-        if header.identity != identity || base + length < self.end { self.end } else { base }
+    /// Where positions lie in the log, given what the file system says about it.
+    pub(super) fn view(&self, log: Measure) -> View {
+        let Some(header) = self.header else { return View { base: 0, skip: 0 } };
+        let head = header.next_base - header.base;
+        let view = match (header.step, log.is_marked) {
+            (Step::Rest, _) | (Step::Copied, false) => View { base: header.base, skip: 0 },
+            (Step::Copied | Step::Marked, true) => View { base: header.next_base, skip: head },
+            (Step::Marked, false) => View { base: header.next_base, skip: 0 },
+        };
+        if header.identity != log.identity || view.end(log.length) < self.end {
+            return View { base: self.end.max(header.next_base), skip: 0 };
+        }
+        view
+    }
+
+    /// Where a log that does not exist would begin.
+    pub(super) fn beginning(&self) -> u64 {
+        self.header.map_or(0, |header| self.end.max(header.next_base))
     }
 }
 
@@ -168,7 +165,7 @@ pub(super) fn count(file: &File) -> io::Result<u64> {
 }
 
 /// The record at a place in the file.
-fn record(file: &File, place: u64) -> io::Result<Option<Record>> {
+pub(super) fn record(file: &File, place: u64) -> io::Result<Option<Record>> {
     let mut bytes = [0; 16];
     file.read_exact_at(&mut bytes, HEADER + place * RECORD)?;
     Ok(Record::decode(&bytes))
@@ -181,102 +178,111 @@ pub(super) struct Writer {
     summary: Summary,
     header: Header,
     records: u64,
+    /// The time of the first record.
+    oldest: Option<i64>,
 }
 
 impl Writer {
-    /// Opens or makes the index of the log that has this identity and length.
-    pub(super) fn open(log: &Path, identity: u64, length: u64) -> io::Result<Self> {
+    /// Opens or makes the index of a log. One that is begun anew begins behind the positions that
+    /// `rotated` says are in rotated files. Leaves a rotation that was under way as it is: see
+    /// `rotate::recover`.
+    pub(super) fn open(
+        log: &Path,
+        identity: u64,
+        rotated: impl FnOnce() -> io::Result<Range<u64>>,
+    ) -> io::Result<Self> {
         let index = index_path(log);
         let file = open(&index)?;
-        let header = match Header::load(&file)? {
-            Some(header) => header,
-            None => begin(&file, Header::new(identity, 0))?,
+        let header = if let Some(header) = Header::load(&file)? {
+            header
+        } else {
+            let Range { start: first, end } = rotated()?;
+            begin(&file, Header { first, ..Header::new(identity, end) })?
         };
         let records = sound_records(&file)?;
         file.set_len(HEADER + records * RECORD)?;
-        let end = match records {
-            0 => header.base,
-            _ => record(&file, records - 1)?.map_or(0, |last| last.end).max(header.base),
-        };
+        let last = if records == 0 { None } else { record(&file, records - 1)? };
+        let end = last.map_or(0, |last| last.end).max(header.base);
+        let oldest = if records == 0 { None } else { record(&file, 0)? };
         let summary = Summary { header: Some(header), end };
-        let mut writer = Self { index, summary, header, records };
-        // A removal that was announced and not done, because the engine died, is called off.
-        if header.next_base != header.base && length >= header.length_before {
-            writer.abandon_shortening()?;
-        }
-        writer.settle(identity, length)?;
-        Ok(writer)
+        let oldest = oldest.map(|record| record.nanos);
+        Ok(Self { index, summary, header, records, oldest })
     }
 
-    /// Whether a log of this identity and length holds something that the index does not know yet.
-    pub(super) fn is_behind(&self, identity: u64, length: u64) -> bool {
-        self.summary.base(identity, length) + length > self.summary.end
+    /// The header as it is in the file.
+    pub(super) fn header(&self) -> Header {
+        self.header
+    }
+
+    /// The time of the oldest line that the log file holds; `None` while nothing is known.
+    pub(super) fn oldest(&self) -> Option<i64> {
+        self.oldest
+    }
+
+    /// Up to which position it knows the log.
+    pub(super) fn known_end(&self) -> u64 {
+        self.summary.end
+    }
+
+    /// Where positions lie in the log.
+    pub(super) fn view(&self, log: Measure) -> View {
+        self.summary.view(log)
+    }
+
+    /// Whether a log holds something that the index does not know yet.
+    pub(super) fn is_behind(&self, log: Measure) -> bool {
+        self.view(log).end(log.length) > self.summary.end
     }
 
     /// Takes note of what the file system says about the log at a time of the wall clock.
     ///
     /// # Errors
     /// The index could not be written. The extent is right nevertheless.
-    pub(super) fn observe(
-        &mut self,
-        identity: u64,
-        length: u64,
-        nanos: i64,
-    ) -> (Extent, io::Result<()>) {
-        let settled = self.settle(identity, length);
-        let end = self.header.base + length;
+    pub(super) fn observe(&mut self, log: Measure, nanos: i64) -> (Extent, io::Result<()>) {
+        let settled = self.settle(log);
+        let view = self.view(log);
+        let end = view.end(log.length);
         let written = if end > self.summary.end {
             self.summary.end = end;
             self.append(Record { end, nanos })
         } else {
             Ok(())
         };
-        (Extent { base: self.header.base, end }, settled.and(written))
+        let first = self.header.first;
+        (Extent { first, base: view.base, end }, settled.and(written))
     }
 
-    /// Announces that `bytes` will be removed from the head of the log, which is `length` long.
-    pub(super) fn begin_shortening(&mut self, bytes: u64, length: u64) -> io::Result<()> {
-        self.header.next_base = self.header.base + bytes;
-        self.header.length_before = length;
-        self.save()
-    }
-
-    /// The announced removal came to nothing.
-    pub(super) fn abandon_shortening(&mut self) -> io::Result<()> {
-        self.header.next_base = self.header.base;
-        self.save()
-    }
-
-    /// The announced removal is done. Records about what is gone go too.
-    pub(super) fn finish_shortening(&mut self) -> io::Result<()> {
-        self.header.base = self.header.next_base;
-        self.save()?;
-        self.drop_records()
-    }
-
-    /// Brings the header in line with the log.
-    fn settle(&mut self, identity: u64, length: u64) -> io::Result<()> {
-        let base = self.summary.base(identity, length);
-        let header = Header {
-            identity,
-            base,
-            next_base: base,
-            length_before: 0,
-            dropped: self.header.dropped,
+    /// Brings the header in line with a log that was replaced or truncated. A rotation that was under
+    /// way is over then: its copy holds what nothing else does.
+    fn settle(&mut self, log: Measure) -> io::Result<()> {
+        let view = self.view(log);
+        let is_known = match self.header.step {
+            Step::Rest => view.base == self.header.base,
+            Step::Copied | Step::Marked => {
+                view.base == self.header.base || view.base == self.header.next_base
+            }
         };
-        // While a shortening is announced, the file has its old length and nothing is settled.
-        let is_announced = self.header.next_base != self.header.base && base == self.header.base;
-        if is_announced || header == self.header {
+        if self.header.identity == log.identity && is_known {
             return Ok(());
         }
-        self.header = header;
-        self.save()
+        // Of a log that was never rotated nothing else is kept.
+        let first = if self.header.stamp == 0 { view.base } else { self.header.first };
+        let header = Header { identity: log.identity, first, ..self.header.at_rest(view.base) };
+        self.save(header)
     }
 
-    fn save(&mut self) -> io::Result<()> {
-        self.summary.header = Some(self.header);
+    /// Writes another header. It counts as written even if that fails: it is tried again with the next.
+    pub(super) fn save(&mut self, header: Header) -> io::Result<()> {
+        self.header = header;
+        self.summary.header = Some(header);
         let file = self.opened()?;
-        self.header.save(&file)
+        header.save(&file)
+    }
+
+    /// Writes a header that must be on the disk before anything else happens.
+    pub(super) fn save_durably(&mut self, header: Header) -> io::Result<()> {
+        self.save(header)?;
+        self.opened()?.sync_data()
     }
 
     fn append(&mut self, record: Record) -> io::Result<()> {
@@ -284,6 +290,7 @@ impl Writer {
         // Not by O_APPEND: this place is known, and what a torn write left there is overwritten.
         file.write_all_at(&record.encode(), HEADER + self.records * RECORD)?;
         self.records += 1;
+        self.oldest.get_or_insert(record.nanos);
         Ok(())
     }
 
@@ -292,31 +299,25 @@ impl Writer {
         let file = open(&self.index)?;
         if file.metadata()?.len() < HEADER + self.records * RECORD {
             self.header.dropped += self.records;
+            self.summary.header = Some(self.header);
             self.records = 0;
+            self.oldest = None;
             begin(&file, self.header)?;
         }
         Ok(file)
     }
 
-    fn drop_records(&mut self) -> io::Result<()> {
+    /// The head of the log is gone: a fresh index takes the place of this one, with the records about
+    /// what is left. Until its name is changed nothing has happened.
+    pub(super) fn begin_after_head(&mut self) -> io::Result<()> {
+        let base = self.header.next_base;
         let file = self.opened()?;
-        let mut kept_from = 0;
-        let mut beyond = self.records;
-        while kept_from < beyond {
-            let middle = kept_from.midpoint(beyond);
-            if record(&file, middle)?.is_some_and(|record| record.end > self.header.base) {
-                beyond = middle;
-            } else {
-                kept_from = middle + 1;
-            }
-        }
-        if kept_from == 0 {
-            return Ok(());
-        }
-        let fresh_path = self.index.with_extension("idx.new");
-        let fresh = open(&fresh_path)?;
-        let mut header = self.header;
+        let kept_from = first_behind(&file, self.records, base)?;
+        let mut header = self.header.at_rest(base);
         header.dropped += kept_from;
+        header.stamp = header.stamp.max(self.header.making);
+        let fresh_path = beside(&self.index, ".new");
+        let fresh = open(&fresh_path)?;
         begin(&fresh, header)?;
         let (mut from, mut to) = (HEADER + kept_from * RECORD, HEADER);
         let mut block = [0; 4096];
@@ -329,14 +330,34 @@ impl Writer {
             from += read as u64;
             to += read as u64;
         }
+        fresh.sync_data()?;
         std::fs::rename(&fresh_path, &self.index)?;
+        self.records -= kept_from;
+        self.oldest = match self.records {
+            0 => None,
+            _ => record(&fresh, 0)?.map(|record| record.nanos),
+        };
         self.header = header;
         self.summary.header = Some(header);
-        self.records -= kept_from;
         Ok(())
     }
 }
 
+/// The place of the first record that ends behind a position.
+pub(super) fn first_behind(file: &File, records: u64, position: u64) -> io::Result<u64> {
+    let (mut low, mut high) = (0, records);
+    while low < high {
+        let middle = low.midpoint(high);
+        if record(file, middle)?.is_some_and(|record| record.end > position) {
+            high = middle;
+        } else {
+            low = middle + 1;
+        }
+    }
+    Ok(low)
+}
+
+/// Opens a file of ours for reading and writing, and makes it if need be.
 fn open(path: &Path) -> io::Result<File> {
     OpenOptions::new()
         .read(true)

@@ -3,9 +3,11 @@
 //! A standing watch costs the writer of a log up to half its speed, for each write then queues or merges
 //! an event. A watch for one event is gone after it, and costs nothing until it is armed again.
 
+use std::ffi::{OsStr, OsString};
 use std::io;
 use std::mem::MaybeUninit;
 use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
 
 use rustix::fs::inotify::{self, CreateFlags, ReadFlags, Reader, WatchFlags};
@@ -14,10 +16,12 @@ use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
 /// What the kernel told.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) enum Event {
-    /// Something happened to what this watch is for.
+    /// Something happened to the file that this watch is for.
     Touched(i32),
+    /// A file of this name has come into the folder that this watch is for.
+    Arrived(i32, OsString),
     /// So much happened that the kernel dropped events: everything has to be looked at.
     Overflow,
 }
@@ -73,7 +77,13 @@ impl Inotify {
                     }
                     // The end of a watch, and for a watch of one event merely its echo.
                     Ok(event) if event.events() == ReadFlags::IGNORED => {}
-                    Ok(event) => events.push(Event::Touched(event.wd())),
+                    Ok(event) => events.push(match event.file_name() {
+                        Some(name) => Event::Arrived(
+                            event.wd(),
+                            OsStr::from_bytes(name.to_bytes()).to_owned(),
+                        ),
+                        None => Event::Touched(event.wd()),
+                    }),
                     Err(Errno::INTR) => {}
                     Err(Errno::AGAIN) => {
                         guard.clear_ready();

@@ -1,13 +1,14 @@
-//! Lines of one log, forwards, in bounded memory.
+//! Lines of one log, forwards, in bounded memory, out of its rotated files and on into the log itself.
 //!
 //! A line is what ends with a newline. One that is longer than `PIECE` comes in pieces, for a component
 //! may write 100 MB without a newline (fault 32); the last one may be open, for a component may be in
 //! the middle of it, or have died there (fault 35).
 
 use std::io;
-use std::path::{Path, PathBuf};
+use std::ops::Range;
+use std::path::Path;
 
-use super::file;
+use super::file::{Log, is_passed_over};
 
 /// The longest piece of a line, in bytes.
 pub const PIECE: usize = 64 * 1024;
@@ -34,10 +35,17 @@ pub struct Piece<'a> {
     pub ending: Ending,
 }
 
+/// A piece, as a part of the buffer.
+struct Found {
+    position: u64,
+    text: Range<usize>,
+    ending: Ending,
+}
+
 /// Reads the lines of one log between two positions. Blocking, in blocks.
 #[derive(Debug)]
 pub struct Lines {
-    log: PathBuf,
+    log: Log,
     /// Where to stop.
     to: u64,
     block: usize,
@@ -54,7 +62,7 @@ impl Lines {
     #[must_use]
     pub fn new(log: &Path, from: u64, to: u64, block: usize) -> Self {
         let block = block.clamp(4096, PIECE);
-        let log = log.to_owned();
+        let log = Log::new(log);
         Self { log, to, block, buffer: Vec::new(), start: 0, position: from, searched: 0 }
     }
 
@@ -68,8 +76,29 @@ impl Lines {
     /// goes on behind it if the log has grown and `to` allows.
     ///
     /// # Errors
-    /// The log cannot be read.
+    /// The log cannot be read, or a rotated file of it: see [`super::is_passed_over`].
     pub fn next_piece(&mut self) -> io::Result<Option<Piece<'_>>> {
+        let found = self.find()?;
+        Ok(found.map(|found| self.show(found)))
+    }
+
+    /// The same, but what cannot be read of rotated files is passed over in silence.
+    pub(super) fn next_readable(&mut self) -> io::Result<Option<Piece<'_>>> {
+        let found = loop {
+            match self.find() {
+                Err(error) if is_passed_over(&error) => {}
+                found => break found?,
+            }
+        };
+        Ok(found.map(|found| self.show(found)))
+    }
+
+    fn show(&self, found: Found) -> Piece<'_> {
+        let Found { position, text, ending } = found;
+        Piece { position, text: self.buffer.get(text).unwrap_or_default(), ending }
+    }
+
+    fn find(&mut self) -> io::Result<Option<Found>> {
         loop {
             let rest = &self.buffer[self.start..];
             let found = rest[self.searched..].iter().position(|byte| *byte == b'\n');
@@ -92,13 +121,13 @@ impl Lines {
         }
     }
 
-    fn hand_out(&mut self, length: usize, ending: Ending) -> Piece<'_> {
+    fn hand_out(&mut self, length: usize, ending: Ending) -> Found {
         let (start, position) = (self.start, self.position);
         let taken = length + usize::from(ending == Ending::Newline);
         self.start += taken;
         self.position += taken as u64;
         self.searched = 0;
-        Piece { position, text: &self.buffer[start..start + length], ending }
+        Found { position, text: start..start + length, ending }
     }
 
     /// Reads one more block behind what is there. False: there is nothing more.
@@ -113,7 +142,7 @@ impl Lines {
             return Ok(false);
         }
         self.buffer.resize(held + wanted, 0);
-        let read = file::read_at(&self.log, behind, &mut self.buffer[held..]);
+        let read = self.log.read_at(behind, &mut self.buffer[held..]);
         let block = match read {
             Ok(block) => block,
             Err(error) => {

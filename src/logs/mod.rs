@@ -30,20 +30,27 @@
 
 mod file;
 mod follow;
+mod gzip;
+mod header;
 mod index;
 mod inotify;
 mod lines;
+mod problem;
 mod read;
+mod rotate;
+mod rotated;
 mod since;
 mod tail;
 mod times;
 mod watch;
 
-pub use file::{Extent, end_position, extent};
+pub use file::{Extent, end_position, extent, is_passed_over};
 pub use follow::LogStream;
 pub use index::index_path;
 pub use lines::{Ending, Lines, PIECE, Piece};
 pub use read::{Line, LogSource, Merged, Query, ReadError, read};
+pub use rotate::{Held, Holding, Keep, Stillness};
 pub use since::parse_since;
 pub use tail::tail;
+pub use times::position_before;
 pub use watch::{LogWatcher, WallClock, system_clock};

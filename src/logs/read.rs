@@ -11,7 +11,7 @@
 //! The pieces of one long line stay together.
 //!
 //! Failure paths: a log that is not there holds nothing. One that cannot be read gives an error in its
-//! place; the others go on.
+//! place; the others go on. A rotated file that cannot be read gives an error, and its log goes on behind it.
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, VecDeque};
@@ -22,7 +22,7 @@ use std::sync::Weak;
 use jiff::Timestamp;
 use regex::bytes::Regex;
 
-use super::file::{Extent, extent};
+use super::file::{Extent, extent, is_passed_over};
 use super::lines::{Ending, Lines, PIECE};
 use super::tail::{last_lines, last_matches, line_start_from, without_return};
 use super::times::Times;
@@ -31,7 +31,7 @@ use crate::model::InstanceId;
 /// Memory for the blocks of all sources together, in bytes.
 const BLOCKS: usize = 8 * 1024 * 1024;
 
-/// A part of the log of one instance. Several of one instance (rotated files, the oldest first) are
+/// A part of the log of one instance, with what was rotated away from it. Several of one instance are
 /// read one after the other.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct LogSource {
@@ -304,8 +304,11 @@ impl Cursor {
                 Ok(None) => self.end_stretch(),
                 Err(source) => {
                     let path = stretch.path.clone();
+                    let goes_on = is_passed_over(&source);
                     self.failed.push_back(ReadError { path, source });
-                    self.end_stretch();
+                    if !goes_on {
+                        self.end_stretch();
+                    }
                 }
             }
         }
@@ -325,9 +328,9 @@ fn stretch(
     query: &Query,
     wanted: &mut Option<usize>,
 ) -> io::Result<Stretch> {
-    let Extent { base, end } = extent(path)?;
+    let Extent { first, end, .. } = extent(path)?;
     // A beginning behind the end speaks of an index that was lost since: rather too much than nothing.
-    let from = from.filter(|from| *from <= end).unwrap_or(base).max(base);
+    let from = from.filter(|from| *from <= end).unwrap_or(first).max(first);
     let to = to.unwrap_or(end).min(end).max(from);
     let mut times = Times::new(path);
     let begin = match query.since.and_then(|since| times.before(since)) {

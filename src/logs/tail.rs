@@ -5,7 +5,7 @@ use std::path::Path;
 
 use regex::bytes::Regex;
 
-use super::file::{self, extent};
+use super::file::{Log, extent, is_passed_over};
 use super::lines::{Ending, Lines, PIECE};
 
 /// How much of a log is searched at a time when only matching lines count.
@@ -28,13 +28,18 @@ pub(super) fn last_lines(log: &Path, from: u64, to: u64, wanted: usize) -> io::R
         return Ok(Start { position: to, lines: 0 });
     }
     let mut buffer = vec![0; PIECE];
+    let mut reader = Log::new(log);
     let mut behind = to;
     // The newline at the very end ends the last line; it does not begin another.
     let mut ends = 0;
     while behind > from {
         let length = (behind - from).min(PIECE as u64);
-        let position = behind - length;
-        let Some(held) = exactly(log, position, &mut buffer, length)? else { break };
+        let held = match before(&mut reader, behind, &mut buffer, length) {
+            // Whoever reads on from here is told.
+            Err(error) if is_passed_over(&error) => continue,
+            held => held?,
+        };
+        let Some((position, held)) = held else { break };
         for (place, byte) in held.iter().enumerate().rev() {
             let after = position + place as u64 + 1;
             if *byte == b'\n' && after < to {
@@ -64,7 +69,7 @@ pub(super) fn last_matches(
         let window = if ahead == from { from } else { line_start_before(log, from, ahead)? };
         let mut matches = Vec::new();
         let mut lines = Lines::new(log, window, behind, PIECE);
-        while let Some(piece) = lines.next_piece()? {
+        while let Some(piece) = lines.next_readable()? {
             if pattern.is_match(without_return(piece.text)) {
                 matches.push(piece.position);
             }
@@ -86,7 +91,7 @@ pub(super) fn line_start_from(log: &Path, from: u64, position: u64, to: u64) -> 
     }
     // From the byte before: if it is a newline, the position itself begins a line.
     let mut lines = Lines::new(log, position - 1, to, PIECE);
-    while let Some(piece) = lines.next_piece()? {
+    while let Some(piece) = lines.next_readable()? {
         if piece.ending == Ending::Newline {
             break;
         }
@@ -99,24 +104,35 @@ fn line_start_before(log: &Path, from: u64, position: u64) -> io::Result<u64> {
     last_lines(log, from, position, 1).map(|start| start.position)
 }
 
-/// The bytes at a position, all of them; `None` if they are gone.
-fn exactly<'a>(
-    log: &Path,
-    position: u64,
+/// The bytes right before a position: `length` of them, or as many as there are behind a gap; `None` if
+/// they are gone. With the position of the first one.
+fn before<'a>(
+    log: &mut Log,
+    behind: u64,
     buffer: &'a mut [u8],
     length: u64,
-) -> io::Result<Option<&'a [u8]>> {
-    let Ok(length) = usize::try_from(length) else { return Ok(None) };
-    let mut held = 0;
-    while held < length {
-        let wanted = position + held as u64;
-        let block = file::read_at(log, wanted, &mut buffer[held..length])?;
-        if block.length == 0 || block.position != wanted {
+) -> io::Result<Option<(u64, &'a [u8])>> {
+    let mut begin = behind.saturating_sub(length);
+    let (mut position, mut held) = (begin, 0);
+    while position < behind {
+        let Some(free) = buffer.get_mut(held..) else { return Ok(None) };
+        let wanted = usize::try_from(behind - position).unwrap_or(usize::MAX).min(free.len());
+        let block = log.read_at(position, &mut free[..wanted])?;
+        if block.length == 0 || block.position >= behind {
             return Ok(None);
         }
+        if block.position > position {
+            // What lies before the gap is not what comes right before the position.
+            buffer.copy_within(held..held + block.length, 0);
+            begin = block.position;
+            held = 0;
+        }
         held += block.length;
+        position = block.position + block.length as u64;
     }
-    Ok(Some(&buffer[..length]))
+    // Behind a gap more may have been read than was asked for.
+    let asked = usize::try_from(behind - begin).unwrap_or(usize::MAX);
+    Ok(buffer.get(..held.min(asked)).map(|bytes| (begin, bytes)))
 }
 
 /// Patterns are about the text: the carriage return of a line that ends with both is none of it.
@@ -133,11 +149,11 @@ pub fn tail(log: &Path, lines: usize) -> Vec<String> {
 
 fn try_tail(log: &Path, wanted: usize) -> io::Result<Vec<String>> {
     let extent = extent(log)?;
-    let start = last_lines(log, extent.base, extent.end, wanted)?;
+    let start = last_lines(log, extent.first, extent.end, wanted)?;
     let mut lines = Lines::new(log, start.position, extent.end, PIECE);
     let mut texts: Vec<String> = Vec::new();
     let mut goes_on = false;
-    while let Some(piece) = lines.next_piece()? {
+    while let Some(piece) = lines.next_readable()? {
         if !goes_on {
             let text = String::from_utf8_lossy(without_return(piece.text));
             let short: String = text.chars().take(TAIL_CHARACTERS).collect();

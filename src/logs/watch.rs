@@ -20,14 +20,17 @@
 //! - The log is moved away or removed: its folder is watched until it is back.
 //! - The index cannot be written (disk full): said once; readers are woken all the same.
 //!
+//! Whether a log is to be rotated is decided at each look. While a rotation has the writer of the index
+//! the log is not looked at, and afterwards at once: what came meanwhile gets the time of that.
+//!
 //! Two logs that are one file (a link made by hand) share one watch of the kernel, and only the one
 //! armed last is woken by it.
 
+mod log;
 mod task;
 
 use std::collections::HashMap;
 use std::fmt;
-use std::io;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -35,6 +38,9 @@ use jiff::Timestamp;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use super::file::Extent;
+use super::index::Writer;
+use super::problem::Problems;
+use super::rotate::{Keep, Rotator};
 use crate::model::InstanceId;
 
 /// The wall clock; the only use of it is the time of log lines.
@@ -48,24 +54,47 @@ pub fn system_clock() -> WallClock {
 
 type Subscriptions = Arc<Mutex<HashMap<InstanceId, watch::Sender<Extent>>>>;
 
-enum Command {
-    Watch(InstanceId, PathBuf),
+/// What the watching task is told.
+#[derive(Debug)]
+pub(super) enum Command {
+    Watch(InstanceId, PathBuf, Option<Keep>),
     Unwatch(InstanceId),
-    Shorten {
+    /// A rotation needs the writer of the index; nobody else uses it meanwhile.
+    Lend {
         instance: InstanceId,
-        bytes: u64,
-        remove: Remove,
-        done: oneshot::Sender<io::Result<()>>,
+        done: oneshot::Sender<Option<Writer>>,
     },
+    /// The rotation is over. Without a writer the index is opened anew.
+    GiveBack {
+        path: PathBuf,
+        writer: Option<Writer>,
+        next: Next,
+        /// When the oldest rotated file gets too old.
+        expires: Option<Timestamp>,
+    },
+    /// A log is to be rotated, or its rotated files looked through, if it is still kept.
+    Consider(InstanceId),
+    /// No rotation begins any more; answered once none is in the middle.
+    Close(oneshot::Sender<()>),
 }
 
-type Remove = Box<dyn FnOnce() -> io::Result<()> + Send>;
+/// When a log may be rotated again.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Next {
+    /// At the next look.
+    Look,
+    /// There was nothing to do: once it has grown by something.
+    Growth,
+    /// It failed: when somebody says so.
+    Reminder,
+}
 
 /// The handle of the watching task; the task ends with the last handle.
 #[derive(Clone)]
 pub struct LogWatcher {
     commands: mpsc::UnboundedSender<Command>,
     subscriptions: Subscriptions,
+    problems: Problems,
 }
 
 impl fmt::Debug for LogWatcher {
@@ -75,21 +104,35 @@ impl fmt::Debug for LogWatcher {
 }
 
 impl LogWatcher {
-    /// Starts the task. Must be called inside a tokio runtime with I/O and time.
+    /// Starts the task, and the one that rotates. Must be called inside a tokio runtime with I/O and time.
     #[must_use]
     pub fn start(clock: WallClock) -> Self {
         let (commands, inbox) = mpsc::unbounded_channel();
+        let (jobs, jobs_in) = mpsc::unbounded_channel();
         let subscriptions = Subscriptions::default();
-        let task = task::Task::new(inbox, Arc::clone(&subscriptions), clock);
-        tokio::spawn(task.run());
-        Self { commands, subscriptions }
+        let problems = Problems::default();
+        let (weak, known) = (commands.downgrade(), problems.clone());
+        tokio::spawn(Rotator::new(jobs_in, weak, Arc::clone(&clock), known).run());
+        let (shared, known) = (Arc::clone(&subscriptions), problems.clone());
+        tokio::spawn(task::Task::new(inbox, shared, clock, jobs, known).run());
+        Self { commands, subscriptions, problems }
     }
 
     /// Watches the log of an instance from now on. The file may come later; its folder should be
     /// there, for it is what is watched until then. Watching again with another path moves the watch.
+    /// The log is never rotated.
     pub fn watch(&self, instance: InstanceId, path: PathBuf) {
+        self.begin(instance, path, None);
+    }
+
+    /// The same, and rotates the log. Doing it again changes how it is kept.
+    pub fn keep(&self, instance: InstanceId, path: PathBuf, keep: Keep) {
+        self.begin(instance, path, Some(keep));
+    }
+
+    fn begin(&self, instance: InstanceId, path: PathBuf, keep: Option<Keep>) {
         self.logs().entry(instance.clone()).or_insert_with(|| watch::channel(Extent::default()).0);
-        drop(self.commands.send(Command::Watch(instance, path)));
+        drop(self.commands.send(Command::Watch(instance, path, keep)));
     }
 
     /// Ends the watch. Subscribers see the end of their subscription.
@@ -105,25 +148,20 @@ impl LogWatcher {
         self.logs().get(instance).map(watch::Sender::subscribe)
     }
 
-    /// Removes the first `bytes` bytes of a log by calling `remove`, without a reader or a follower
-    /// losing its place: for rotation, by `FALLOC_FL_COLLAPSE_RANGE` or by truncating. `remove` runs on
-    /// the watching task and must be short; copy what has to be kept before.
-    ///
-    /// # Errors
-    /// What `remove` returned; the log is unchanged then. Or the index could not be written, or the log
-    /// is not watched; then `remove` is not called.
-    pub async fn shorten(
-        &self,
-        instance: &InstanceId,
-        bytes: u64,
-        remove: impl FnOnce() -> io::Result<()> + Send + 'static,
-    ) -> io::Result<()> {
+    /// Begins no rotation any more, and waits for those that have begun to remove something: to be
+    /// called before the process ends. What is broken off is finished or undone by the next one.
+    pub async fn close(&self) {
         let (done, answer) = oneshot::channel();
-        let instance = instance.clone();
-        let command = Command::Shorten { instance, bytes, remove: Box::new(remove), done };
-        let ended = || io::Error::other("the log is not watched");
-        self.commands.send(command).map_err(|_| ended())?;
-        answer.await.map_err(|_| ended())?
+        if self.commands.send(Command::Close(done)).is_ok() {
+            // Without the task nothing is under way either.
+            let _ = answer.await;
+        }
+    }
+
+    /// What is wrong with the log of an instance: it cannot be rotated, lines have no times.
+    #[must_use]
+    pub fn problem(&self, instance: &InstanceId) -> Option<String> {
+        self.problems.of(instance)
     }
 
     fn logs(&self) -> MutexGuard<'_, HashMap<InstanceId, watch::Sender<Extent>>> {

@@ -10,16 +10,18 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::phase::{
-    AfterLaunch, Alive, Charge, EndStep, Ending, EndingFrom, ExitRecord, Health, LastError, Phase,
-    ProbeSet, Run, Stability, Then, Wish, probe_spec,
+    AfterLaunch, Alive, Charge, EndStep, Ending, EndingFrom, ExitRecord, Health, LastError, Means,
+    Phase, ProbeSet, Run, Stability, Then, Wish, probe_spec,
 };
 use super::probe::{ProbeRun, Turn, Verdict};
 use super::restart::Ledger;
+use crate::model::container::ResourceSpec;
 use crate::model::spec::{
     ComponentSpec, ExitMatch, ProbeSpec, RestartPolicy, RestartSpec, Workload,
 };
 use crate::model::{
-    EventKind, Exit, ExitStatus, LaunchError, ProbeRole, RunId, State, StopReason, Time,
+    Body, EventKind, Exit, ExitStatus, LaunchError, ProbeRole, Retry, RunId, State, StopReason,
+    Time,
 };
 
 /// How many exits the detail of a component shows.
@@ -27,6 +29,9 @@ const EXITS_KEPT: usize = 10;
 
 /// The wait before a launch is tried again that failed for want of something of the machine's.
 const TRANSIENT_DELAY: Duration = Duration::from_secs(1);
+
+/// How long SIGKILL may take. The kernel needs milliseconds, and seconds for much memory.
+const KILL_TAKES: Duration = Duration::from_secs(5);
 
 /// What a component may be told.
 #[derive(Clone, PartialEq, Debug)]
@@ -49,6 +54,8 @@ pub enum Input {
     Update(Arc<ComponentSpec>),
     /// A spec that needs another run to take effect.
     Replace(Arc<ComponentSpec>),
+    /// What others provide, and was wanting, is back: a launch that waits for it is tried at once.
+    Provided,
     /// An answer of the runner about a run.
     Answer(RunId, Answer),
 }
@@ -58,10 +65,17 @@ pub enum Input {
 pub enum Answer {
     /// The program was executed.
     Launched {
-        /// Its process.
-        pid: u32,
+        /// What it is made of.
+        body: Body,
         /// When.
         at: Time,
+    },
+    /// What the launch needs is being made ready.
+    Preparing {
+        /// What, in plain words.
+        message: String,
+        /// Whether it is worth an event, rather than just to be shown.
+        event: bool,
     },
     /// It could not be executed.
     LaunchFailed(LaunchError),
@@ -76,6 +90,13 @@ pub enum Answer {
     },
     /// Nothing of the run is left.
     Gone,
+    /// Nobody can vouch for what the run is doing, and why; `None` ends the doubt.
+    Doubt(Option<String>),
+    /// A changed spec could not be told to what runs: it needs another run after all.
+    Unchanged {
+        /// Why.
+        message: String,
+    },
     /// The runner knows nothing of the run (after a new engine has taken over).
     Lost,
     /// A probe has a result.
@@ -87,6 +108,13 @@ pub enum Answer {
         /// The failure in plain words.
         outcome: Result<(), String>,
     },
+    /// A probe could not be performed, which says nothing of the component.
+    Unprobed {
+        /// Which.
+        role: ProbeRole,
+        /// The turn that it answers.
+        sequence: u64,
+    },
 }
 
 /// What a component wants done.
@@ -97,6 +125,19 @@ pub enum Effect {
         /// The run.
         run: RunId,
         /// What to launch.
+        spec: Arc<ComponentSpec>,
+    },
+    /// The launch is not wanted any more: if the program was not asked for yet, because a secret is
+    /// waited for, answer with `LaunchFailed`; else the launch is answered as ever.
+    Withdraw {
+        /// The run.
+        run: RunId,
+    },
+    /// Tell what runs that its limits have changed; answer with `Unchanged` if that is impossible.
+    Reconfigure {
+        /// The run.
+        run: RunId,
+        /// Its new spec.
         spec: Arc<ComponentSpec>,
     },
     /// Begin the end of a run: the stop command, or the stop signal to the main process.
@@ -134,8 +175,8 @@ pub enum Effect {
     Probe {
         /// The run.
         run: RunId,
-        /// The main process; `None` for an external component.
-        pid: Option<u32>,
+        /// What the run is made of.
+        body: Body,
         /// When it was launched.
         launched_at: Time,
         /// Which probe.
@@ -168,6 +209,13 @@ pub struct Component {
     pub(super) gate: Vec<String>,
     pub(super) ledger: Ledger,
     pub(super) last_error: Option<LastError>,
+    /// The last failure of a probe of the present run, until that probe passes (S13). Apart from the
+    /// mishap before it, which the first failure of a program that is still starting must not hide.
+    #[serde(default)]
+    pub(super) probe_error: Option<LastError>,
+    /// Why nobody can vouch for what the present run is doing.
+    #[serde(default)]
+    pub(super) doubt: Option<String>,
     pub(super) exits: VecDeque<ExitRecord>,
     pub(super) failures: u64,
     pub(super) uptime_total: Duration,
@@ -205,6 +253,8 @@ impl Component {
             gate: Vec::new(),
             ledger: Ledger::new(seed),
             last_error: None,
+            probe_error: None,
+            doubt: None,
             exits: VecDeque::new(),
             failures: 0,
             uptime_total: Duration::ZERO,
@@ -219,6 +269,8 @@ impl Component {
     #[must_use]
     pub fn restored(mut self, spec: Arc<ComponentSpec>, now: Time) -> Self {
         self.spec = spec;
+        // Whoever knows of a doubt says so again.
+        self.doubt = None;
         if self.wish == Wish::Pause {
             self.wish = Wish::Run;
         }
@@ -228,6 +280,20 @@ impl Component {
                     probe.resume(now);
                 }
             }
+        }
+        self
+    }
+
+    /// A component from an older state than that which was lost: this run of it is alive, and nobody
+    /// knows more. Where it is not wanted, the run stays a stranger.
+    #[must_use]
+    pub fn found_alive(mut self, run: RunId) -> Self {
+        match self.wish {
+            Wish::Run => {
+                let (means, after) = (Means::Keeper, AfterLaunch::Keep);
+                self.phase = Phase::Launching { run, means, after, note: None };
+            }
+            Wish::Stop | Wish::Pause => {}
         }
         self
     }
@@ -260,6 +326,24 @@ impl Component {
         }
     }
 
+    /// By what means the present run was launched.
+    pub const fn means(&self) -> Option<Means> {
+        let run = match &self.phase {
+            Phase::Launching { means, .. } => return Some(*means),
+            Phase::Alive(alive) => &alive.run,
+            Phase::Ending(ending) => &ending.run,
+            Phase::Stopped { .. }
+            | Phase::Waiting
+            | Phase::Backoff { .. }
+            | Phase::Failed { .. } => return None,
+        };
+        Some(match run.body {
+            Body::Process { .. } | Body::Unseen => Means::Keeper,
+            Body::Container { .. } => Means::Engine,
+            Body::External => Means::Others,
+        })
+    }
+
     /// Whether anything of it is, or may be, running.
     pub const fn is_live(&self) -> bool {
         self.run().is_some()
@@ -275,7 +359,8 @@ impl Component {
             Phase::Backoff { until, .. } => Some(*until),
             Phase::Ending(ending) => match ending.step {
                 EndStep::Asked { kill_at } => Some(kill_at),
-                EndStep::Killing => None,
+                EndStep::Killing => ending.overdue_at,
+                EndStep::Stuck => None,
             },
             Phase::Alive(alive) => {
                 let stable = match alive.run.stability {
@@ -307,6 +392,7 @@ impl Component {
             Input::Gate(unmet) => self.gate(unmet, &mut turn),
             Input::Update(spec) => self.update(spec, &mut turn),
             Input::Replace(spec) => self.replace(spec, &mut turn),
+            Input::Provided => self.provided(&mut turn),
             Input::Answer(run, answer) => self.answer(run, answer, &mut turn),
         }
         self.show(&mut turn);
@@ -316,6 +402,14 @@ impl Component {
 
     /// Enters a phase. Every change of phase goes through here, so that no state is passed in silence.
     fn enter(&mut self, phase: Phase, turn: &mut Turning<'_>) {
+        match &phase {
+            // Of what does not run nothing is doubtful.
+            Phase::Stopped { .. }
+            | Phase::Waiting
+            | Phase::Backoff { .. }
+            | Phase::Failed { .. } => self.doubt = None,
+            Phase::Launching { .. } | Phase::Alive(_) | Phase::Ending(_) => {}
+        }
         self.phase = phase;
         self.show(turn);
     }
@@ -342,22 +436,53 @@ impl Component {
                     self.end_backoff(turn);
                 }
             }
-            Phase::Ending(ending) => {
-                if let EndStep::Asked { kill_at } = ending.step
-                    && kill_at <= turn.now
-                {
+            Phase::Ending(ending) => match ending.step {
+                EndStep::Asked { kill_at } if kill_at <= turn.now => {
                     ending.step = EndStep::Killing;
+                    // How a container ends is its engine's business, of which there may be doubt.
+                    ending.overdue_at = match ending.run.body {
+                        Body::Process { .. } | Body::Unseen => Some(turn.now + KILL_TAKES),
+                        Body::Container { .. } | Body::External => None,
+                    };
                     let run = ending.run.id;
-                    turn.tell(EventKind::Killed { after: turn.now.since(ending.asked_at) });
+                    turn.tell(EventKind::Killed { after: kill_at.since(ending.asked_at) });
                     turn.ask(Effect::Kill { run });
                 }
-            }
+                EndStep::Killing if ending.overdue_at.is_some_and(|at| at <= turn.now) => {
+                    self.stick(turn);
+                }
+                EndStep::Asked { .. } | EndStep::Killing | EndStep::Stuck => {}
+            },
             Phase::Alive(_) => {
                 self.settle(turn);
                 self.expire_startup(turn);
                 self.begin_probes(turn);
             }
         }
+    }
+
+    /// What no signal ends waits inside of the kernel. It is shown and goes on being waited for: while it
+    /// is there, nothing is started in its place.
+    fn stick(&mut self, turn: &mut Turning<'_>) {
+        let Phase::Ending(ending) = &mut self.phase else { return };
+        ending.step = EndStep::Stuck;
+        ending.overdue_at = None;
+        let limit = crate::model::event::human_duration(KILL_TAKES);
+        let message = format!(
+            "{} cannot be killed: it is still there {limit} after SIGKILL",
+            ending.remnant()
+        );
+        let hint = "it waits inside of the kernel, often for a disk or a file server that does not \
+                    answer, and ends once that is back; `stigmer status NAME` shows its processes";
+        self.last_error = Some(LastError {
+            reason: "unkillable".into(),
+            message: message.clone(),
+            hint: Some(hint.into()),
+            at: turn.now,
+        });
+        turn.tell(EventKind::Unkillable { message });
+        // Once more, in case the order was lost on its way.
+        turn.ask(Effect::Kill { run: ending.run.id });
     }
 
     /// Notices that `min_uptime` was reached.
@@ -392,7 +517,7 @@ impl Component {
                 self.sequence = sequence;
                 turn.ask(Effect::Probe {
                     run: alive.run.id,
-                    pid: alive.run.pid,
+                    body: alive.run.body.clone(),
                     launched_at: alive.run.launched_at,
                     role,
                     sequence,
@@ -434,7 +559,10 @@ impl Component {
                 Wish::Stop => self.rest(turn),
                 Wish::Run | Wish::Pause => {}
             },
-            Phase::Launching { after, .. } => *after = AfterLaunch::End(Then::Stop),
+            Phase::Launching { run, after, .. } => {
+                *after = AfterLaunch::End(Then::Stop);
+                turn.ask(Effect::Withdraw { run: *run });
+            }
             Phase::Ending(ending) => ending.then = Then::Stop,
         }
     }
@@ -513,13 +641,27 @@ impl Component {
                 self.ledger.clear();
                 self.begin(turn);
             }
-            Phase::Alive(_) => {
+            Phase::Alive(alive) => {
+                if resources_of(&old) != resources_of(&self.spec) {
+                    let (run, spec) = (alive.run.id, self.spec.clone());
+                    turn.ask(Effect::Reconfigure { run, spec });
+                }
                 self.retime(&old, turn);
                 self.settle(turn);
                 self.begin_probes(turn);
             }
+            // What is being launched has the old limits, or the new ones, depending on how far it is.
+            Phase::Launching { .. } => {
+                let is_changed = resources_of(&old) != resources_of(&self.spec);
+                match self.wish {
+                    Wish::Run if is_changed => {
+                        self.relaunch("its declaration has changed", turn);
+                    }
+                    Wish::Run | Wish::Stop | Wish::Pause => {}
+                }
+            }
             Phase::Waiting => self.begin(turn),
-            Phase::Stopped { .. } | Phase::Launching { .. } | Phase::Ending(_) => {}
+            Phase::Stopped { .. } | Phase::Ending(_) => {}
         }
     }
 
@@ -591,7 +733,10 @@ impl Component {
             | Phase::Waiting
             | Phase::Backoff { .. }
             | Phase::Failed { .. } => self.begin(turn),
-            Phase::Launching { after, .. } => *after = AfterLaunch::End(Then::Replace),
+            Phase::Launching { run, after, .. } => {
+                *after = AfterLaunch::End(Then::Replace);
+                turn.ask(Effect::Withdraw { run: *run });
+            }
             Phase::Ending(ending) => ending.replace(),
             Phase::Alive(_) => self.end(Then::Replace, reason.into(), turn),
         }
@@ -604,22 +749,27 @@ impl Component {
             return;
         }
         match answer {
-            Answer::Launched { pid, at } => self.launched(pid, at, turn),
+            Answer::Launched { body, at } => self.launched(body, at, turn),
+            Answer::Preparing { message, event } => self.preparing(message, event, turn),
             Answer::LaunchFailed(error) => self.launch_failed(&error, turn),
             Answer::Exited { exit, at, empty } => self.exited(exit, at, empty, turn),
             Answer::Gone => self.gone(turn),
             Answer::Lost => self.lost(turn),
+            Answer::Doubt(doubt) => self.doubted(doubt, turn),
+            Answer::Unchanged { message } => self.unchanged(&message, turn),
             Answer::Probed { role, sequence, outcome } => {
                 self.probed(role, sequence, outcome, turn);
             }
+            Answer::Unprobed { role, sequence } => self.unprobed(role, sequence, turn),
         }
     }
 
-    fn launched(&mut self, pid: u32, at: Time, turn: &mut Turning<'_>) {
+    fn launched(&mut self, body: Body, at: Time, turn: &mut Turning<'_>) {
         match self.phase {
-            Phase::Launching { run, after } => {
-                turn.tell(EventKind::Launched { pid });
-                self.live(run, Some(pid), at, turn);
+            Phase::Launching { run, after, .. } => {
+                self.ledger.provided();
+                turn.tell(EventKind::Launched { body: body.clone(), at });
+                self.live(run, body, at, turn);
                 match after {
                     AfterLaunch::Keep => {}
                     AfterLaunch::End(then) => {
@@ -628,8 +778,8 @@ impl Component {
                 }
             }
             // A new engine hears of a run that it already knows of.
+            Phase::Ending(_) => self.kill_again(turn),
             Phase::Alive(_)
-            | Phase::Ending(_)
             | Phase::Stopped { .. }
             | Phase::Waiting
             | Phase::Backoff { .. }
@@ -637,8 +787,67 @@ impl Component {
         }
     }
 
+    /// The order to kill is written down before it is given: an engine or a keeper that was killed
+    /// between the two has taken it along. Killing twice does no harm.
+    fn kill_again(&self, turn: &mut Turning<'_>) {
+        if let Phase::Ending(ending) = &self.phase
+            && matches!(ending.step, EndStep::Killing | EndStep::Stuck)
+        {
+            turn.ask(Effect::Kill { run: ending.run.id });
+        }
+    }
+
+    fn preparing(&mut self, message: String, event: bool, turn: &mut Turning<'_>) {
+        if event {
+            turn.tell(EventKind::Preparing { message: message.clone() });
+        }
+        if let Phase::Launching { note, .. } = &mut self.phase {
+            *note = Some(message);
+        }
+    }
+
+    /// The engine of a container has gone, or is back. While it is gone, what is shown is what was known
+    /// last, and nobody may rely on it.
+    fn doubted(&mut self, doubt: Option<String>, turn: &mut Turning<'_>) {
+        match &self.phase {
+            Phase::Alive(_) | Phase::Ending(_) | Phase::Launching { .. } => {}
+            Phase::Stopped { .. }
+            | Phase::Waiting
+            | Phase::Backoff { .. }
+            | Phase::Failed { .. } => return,
+        }
+        match (&self.doubt, &doubt) {
+            (None, Some(message)) => turn.tell(EventKind::Doubtful { message: message.clone() }),
+            (Some(_), None) => turn.tell(EventKind::Vouched),
+            (None, None) | (Some(_), Some(_)) => {}
+        }
+        self.doubt = doubt;
+    }
+
+    fn unchanged(&mut self, message: &str, turn: &mut Turning<'_>) {
+        match self.wish {
+            Wish::Run => self.relaunch(&format!("it cannot be changed in place: {message}"), turn),
+            Wish::Stop | Wish::Pause => {}
+        }
+    }
+
+    /// A launch that waits for something that was wanting need not wait any longer.
+    fn provided(&mut self, turn: &mut Turning<'_>) {
+        self.ledger.provided();
+        match &self.phase {
+            Phase::Backoff { charge: Charge::Free, .. } => self.end_backoff(turn),
+            Phase::Backoff { charge: Charge::Counted, .. }
+            | Phase::Stopped { .. }
+            | Phase::Waiting
+            | Phase::Launching { .. }
+            | Phase::Alive(_)
+            | Phase::Ending(_)
+            | Phase::Failed { .. } => {}
+        }
+    }
+
     fn launch_failed(&mut self, error: &LaunchError, turn: &mut Turning<'_>) {
-        let Phase::Launching { run, after } = self.phase else { return };
+        let Phase::Launching { run, after, .. } = self.phase else { return };
         turn.ask(Effect::Forget { run });
         match after {
             AfterLaunch::End(Then::Replace) => return self.begin(turn),
@@ -647,9 +856,14 @@ impl Component {
         }
         turn.tell(EventKind::LaunchFailed { error: error.clone() });
         self.last_error = Some(LastError::from_launch(error, turn.now));
-        if error.transient {
+        let delay = match error.retry {
+            Retry::Counted => None,
+            Retry::Soon => Some(TRANSIENT_DELAY),
+            Retry::Patient => Some(self.ledger.next_want()),
+        };
+        if let Some(delay) = delay {
             let reason = error.message.clone();
-            let until = turn.now + TRANSIENT_DELAY;
+            let until = turn.now + delay;
             return self.enter(Phase::Backoff { until, reason, charge: Charge::Free }, turn);
         }
         self.failures += 1;
@@ -666,9 +880,9 @@ impl Component {
     fn exited(&mut self, exit: Exit, at: Time, empty: bool, turn: &mut Turning<'_>) {
         match &mut self.phase {
             // A new engine learns that the launch that it had asked for was made, and is over.
-            Phase::Launching { run, after } => {
+            Phase::Launching { run, after, .. } => {
                 let (run, after) = (*run, *after);
-                self.live(run, None, at, turn);
+                self.live(run, Body::Unseen, at, turn);
                 self.exited(exit, at, empty, turn);
                 if let (AfterLaunch::End(wanted), Phase::Ending(ending)) = (after, &mut self.phase)
                 {
@@ -701,13 +915,21 @@ impl Component {
                     turn.tell(EventKind::Exited { exit });
                     self.remember(exit, at, uptime, &reason);
                     match (empty, step) {
-                        (true, EndStep::Asked { .. } | EndStep::Killing) => self.gone(turn),
+                        (true, EndStep::Asked { .. } | EndStep::Killing | EndStep::Stuck) => {
+                            self.gone(turn);
+                        }
                         (false, EndStep::Asked { .. }) => {
                             let signal = self.spec.stop.signal;
                             turn.ask(Effect::TerminateRest { run, signal });
                         }
-                        (false, EndStep::Killing) => {}
+                        (false, EndStep::Killing | EndStep::Stuck) => self.kill_again(turn),
                     }
+                } else if empty {
+                    // A new engine, or a new keeper, tells all of it at once: what the main process
+                    // had left behind is gone as well by now.
+                    self.gone(turn);
+                } else {
+                    self.kill_again(turn);
                 }
             }
             Phase::Stopped { .. }
@@ -737,6 +959,7 @@ impl Component {
             then,
             reason: format!("{exit}; ending what it left behind"),
             exit: Some(exit),
+            overdue_at: None,
             from,
         };
         self.enter(Phase::Ending(Box::new(ending)), turn);
@@ -772,7 +995,7 @@ impl Component {
     /// The keeper knows nothing of the run: it was never launched, or ended with nobody there to hear.
     fn lost(&mut self, turn: &mut Turning<'_>) {
         match &mut self.phase {
-            Phase::Launching { run, after } => {
+            Phase::Launching { run, after, .. } => {
                 let (run, after) = (*run, *after);
                 turn.ask(Effect::Forget { run });
                 match after {
@@ -817,14 +1040,14 @@ impl Component {
         let Some(verdict) = probe.answer(turn.now, sequence, outcome, spec) else { return };
         let message = probe.failure_message(spec).unwrap_or_default();
         if !message.is_empty() {
-            self.last_error = Some(LastError {
+            self.probe_error = Some(LastError {
                 reason: role.as_str().into(),
                 message: format!("{role}: {message}"),
+                hint: None,
                 at: turn.now,
             });
-        } else if self.last_error.as_ref().is_some_and(|last| last.reason == role.as_str()) {
-            // A success clears the last error of its probe (S13).
-            self.last_error = None;
+        } else if self.probe_error.as_ref().is_some_and(|last| last.reason == role.as_str()) {
+            self.probe_error = None;
         }
         match (role, verdict) {
             (ProbeRole::Startup, Verdict::Passing) => self.started(turn),
@@ -846,6 +1069,17 @@ impl Component {
         }
     }
 
+    /// A probe that was not performed: its next turn comes as ever.
+    fn unprobed(&mut self, role: ProbeRole, sequence: u64, turn: &mut Turning<'_>) {
+        self.settle(turn);
+        let Phase::Alive(alive) = &mut self.phase else { return };
+        if let (Some(probe), Some(spec)) =
+            (alive.probes.get_mut(role), probe_spec(&self.spec.probes, role))
+        {
+            probe.void(turn.now, sequence, spec);
+        }
+    }
+
     // ---- moves ---------------------------------------------------------------------------------
 
     /// Starts, or waits for what must be there first.
@@ -860,22 +1094,32 @@ impl Component {
 
     fn launch(&mut self, turn: &mut Turning<'_>) {
         let run = (turn.runs)();
-        self.enter(Phase::Launching { run, after: AfterLaunch::Keep }, turn);
+        // A doubt is about a run.
+        self.doubt = None;
+        let means = match self.spec.workload {
+            Workload::Process(_) => Means::Keeper,
+            Workload::Container(_) => Means::Engine,
+            Workload::External => Means::Others,
+        };
+        self.enter(Phase::Launching { run, means, after: AfterLaunch::Keep, note: None }, turn);
         match self.spec.workload {
-            Workload::Process(_) => turn.ask(Effect::Launch { run, spec: self.spec.clone() }),
-            Workload::External => self.live(run, None, turn.now, turn),
+            Workload::Process(_) | Workload::Container(_) => {
+                turn.ask(Effect::Launch { run, spec: self.spec.clone() });
+            }
+            Workload::External => self.live(run, Body::External, turn.now, turn),
         }
     }
 
     /// The program runs.
-    fn live(&mut self, run: RunId, pid: Option<u32>, at: Time, turn: &mut Turning<'_>) {
+    fn live(&mut self, run: RunId, body: Body, at: Time, turn: &mut Turning<'_>) {
+        self.probe_error = None;
         let probes = &self.spec.probes;
         let startup = probes.startup.as_ref();
         let unstarted = startup.is_none();
         let alive = Alive {
             run: Run {
                 id: run,
-                pid,
+                body,
                 launched_at: at,
                 stability: Stability::Pending(at + self.spec.restart.min_uptime),
             },
@@ -916,6 +1160,7 @@ impl Component {
         self.last_error = Some(LastError {
             reason: probe.as_str().into(),
             message: format!("{probe}: {message}"),
+            hint: None,
             at: turn.now,
         });
         self.failures += 1;
@@ -952,6 +1197,7 @@ impl Component {
             then,
             reason,
             exit: None,
+            overdue_at: None,
             from,
         };
         self.enter(Phase::Ending(Box::new(ending)), turn);
@@ -1034,11 +1280,12 @@ impl Component {
         let spec = &self.spec.restart;
         self.ledger.prune(turn.now, spec);
         let made = self.ledger.in_window(turn.now, spec);
+        let times = if made == 1 { "time" } else { "times" };
         let limit = spec.max_restarts;
         let Some(delay) = self.ledger.next_delay(turn.now, spec) else {
             let window = crate::model::event::human_duration(spec.window);
             let message = format!(
-                "restarted {made} times within {window}, which is its limit; last error: {reason}"
+                "restarted {made} {times} within {window}, which is its limit; last error: {reason}"
             );
             return self.give_up(message, turn);
         };
@@ -1095,7 +1342,13 @@ impl Component {
                     .as_ref()
                     .zip(self.spec.probes.readiness.as_ref())
                     .and_then(|(probe, spec)| probe.failure_message(spec))
-                    .unwrap_or_else(|| State::Unhealthy.as_str().to_owned());
+                    .or_else(|| self.doubt.clone())
+                    .unwrap_or_else(|| match alive.health {
+                        Health::Unhealthy { .. } => State::Unhealthy.as_str().to_owned(),
+                        Health::Starting { .. } | Health::Running => {
+                            "its readiness probe has not passed yet".to_owned()
+                        }
+                    });
                 turn.tell(EventKind::NotReady { message });
             }
             // That a component which ends is no longer ready needs no telling.
@@ -1143,6 +1396,14 @@ impl Turning<'_> {
         if let Some(ProbeRun { turn: Turn::Running { .. }, .. }) = alive.probes.get(role) {
             self.ask(Effect::CancelProbe { run: alive.run.id, role });
         }
+    }
+}
+
+/// What a running container can be told of, if it is one.
+fn resources_of(spec: &ComponentSpec) -> Option<&ResourceSpec> {
+    match &spec.workload {
+        Workload::Container(container) => Some(&container.resources),
+        Workload::Process(_) | Workload::External => None,
     }
 }
 

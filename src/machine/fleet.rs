@@ -33,6 +33,8 @@ pub enum FleetInput {
     Control(Action, Vec<InstanceId>),
     /// The runner reports about a run.
     Answer(RunId, Answer),
+    /// What others provide is back, and these instances may have waited for it.
+    Provided(Vec<InstanceId>),
 }
 
 /// One line of a plan.
@@ -157,6 +159,12 @@ impl Fleet {
         self.members.iter()
     }
 
+    /// All replicas of a component.
+    pub fn replicas(&self, project: &str, component: &str) -> impl Iterator<Item = &Component> {
+        let number = |replica| InstanceId::new(project, component, replica);
+        self.members.range(number(0)..=number(u32::MAX)).map(|(_, component)| component)
+    }
+
     /// Whose run this is.
     #[must_use]
     pub fn owner(&self, run: RunId) -> Option<&InstanceId> {
@@ -173,6 +181,14 @@ impl Fleet {
     #[must_use]
     pub const fn next_run(&self) -> u64 {
         self.next_run
+    }
+
+    /// Whether the instance, a replica, waits for its turn to be replaced: what it shows is of before.
+    #[must_use]
+    pub fn awaits_turn(&self, instance: &InstanceId) -> bool {
+        self.rolling
+            .get(&key_of(instance))
+            .is_some_and(|queue| queue.iter().any(|turn| turn.instance == *instance))
     }
 
     /// Dependencies of an instance whose condition does not hold.
@@ -203,6 +219,11 @@ impl Fleet {
             FleetInput::Answer(run, answer) => {
                 if let Some(instance) = self.runs.get(&run).cloned() {
                     self.tell(&instance, now, Input::Answer(run, answer), &mut work);
+                }
+            }
+            FleetInput::Provided(instances) => {
+                for instance in instances {
+                    self.tell(&instance, now, Input::Provided, &mut work);
                 }
             }
         }
@@ -482,6 +503,7 @@ impl Fleet {
             | Input::Restart
             | Input::Reset
             | Input::Gate(_)
+            | Input::Provided
             | Input::Answer(..) => None,
         };
         let Some(component) = self.members.get_mut(instance) else { return };
@@ -581,9 +603,9 @@ impl Facts {
     }
 }
 
-/// `db ready`, `migrate completed`.
+/// `db (ready)`, `migrate (completed)`.
 fn in_words(unmet: Vec<(String, Condition)>) -> Vec<String> {
-    unmet.into_iter().map(|(name, condition)| format!("{name} {}", condition.as_str())).collect()
+    unmet.into_iter().map(|(name, condition)| format!("{name} ({})", condition.as_str())).collect()
 }
 
 fn key_of(instance: &InstanceId) -> Key {

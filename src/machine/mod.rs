@@ -43,5 +43,5 @@ pub mod view;
 
 pub use component::{Answer, Component, Effect, Input, Step};
 pub use fleet::{Action, Change, Fleet, FleetInput, FleetStep};
-pub use phase::{Phase, Run, Wish};
+pub use phase::{Means, Phase, Run, Wish};
 pub use view::View;

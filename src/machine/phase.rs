@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::probe::ProbeRun;
 use crate::model::spec::ProbesSpec;
-use crate::model::{Exit, LaunchError, ProbeRole, RunId, StopReason, Time, Wanted};
+use crate::model::{Body, Exit, LaunchError, ProbeRole, RunId, StopReason, Time, Wanted};
 
 /// What is asked of the component; separate from its phase.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -46,8 +46,13 @@ pub enum Phase {
     Launching {
         /// The run that was asked for.
         run: RunId,
+        /// By what means, whatever the spec says by now.
+        means: Means,
         /// What to do once the answer is there.
         after: AfterLaunch,
+        /// What is being made ready for it, in plain words: an image is fetched.
+        #[serde(default)]
+        note: Option<String>,
     },
     /// Its program runs (or, for an external component, it is being watched).
     Alive(Box<Alive>),
@@ -69,6 +74,18 @@ pub enum Phase {
     },
 }
 
+/// By what means a run is launched.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Means {
+    /// The keeper starts a process.
+    Keeper,
+    /// A container engine starts a container.
+    Engine,
+    /// Others have started it.
+    Others,
+}
+
 /// What follows a launch.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -85,7 +102,7 @@ pub enum AfterLaunch {
 pub enum Charge {
     /// The component's own doing.
     Counted,
-    /// The machine was short of something for a moment.
+    /// Something that others provide was not there.
     Free,
 }
 
@@ -94,8 +111,8 @@ pub enum Charge {
 pub struct Run {
     /// Its identifier; a new one for each launch.
     pub id: RunId,
-    /// The main process; `None` for an external component.
-    pub pid: Option<u32>,
+    /// What it is made of.
+    pub body: Body,
     /// When its program was executed.
     pub launched_at: Time,
     /// Whether `min_uptime` was reached (S18).
@@ -105,7 +122,7 @@ pub struct Run {
 impl Run {
     /// Whether others started what runs: a spec may change its kind while the run is still the old one.
     pub const fn is_external(&self) -> bool {
-        self.pid.is_none()
+        matches!(self.body, Body::External)
     }
 }
 
@@ -206,6 +223,9 @@ pub struct Ending {
     pub reason: String,
     /// How the main process ended, once it has.
     pub exit: Option<Exit>,
+    /// When what SIGKILL was sent to should have ended by.
+    #[serde(default)]
+    pub overdue_at: Option<Time>,
     /// How the component stood when it was told to end; what the status goes on to show.
     pub from: EndingFrom,
 }
@@ -225,6 +245,15 @@ pub enum EndingFrom {
 }
 
 impl Ending {
+    /// What does not end of it, in plain words.
+    pub fn remnant(&self) -> String {
+        match (self.exit, self.run.body.pid()) {
+            (None, Some(pid)) => format!("process {pid}"),
+            (None, None) => "its main process".to_owned(),
+            (Some(_), _) => "something that it has left behind".to_owned(),
+        }
+    }
+
     /// Start it again once it is gone.
     pub const fn replace(&mut self) {
         self.then = Then::Replace;
@@ -243,6 +272,8 @@ pub enum EndStep {
     },
     /// SIGKILL was sent to everything that is left.
     Killing,
+    /// The same, and long ago: something does not end of it, which has been told.
+    Stuck,
 }
 
 /// What follows the end of a run.
@@ -262,10 +293,13 @@ pub enum Then {
 /// What is remembered of the latest mishap.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 pub struct LastError {
-    /// A stable word: exit, signal, oom, launch, startup, liveness, readiness, limit.
+    /// A stable word: exit, signal, oom, launch, startup, liveness, readiness, limit, unkillable.
     pub reason: String,
     /// In plain words.
     pub message: String,
+    /// What to do about it.
+    #[serde(default)]
+    pub hint: Option<String>,
     /// When.
     pub at: Time,
 }
@@ -278,12 +312,13 @@ impl LastError {
             crate::model::ExitStatus::Signal(_) => "signal",
             crate::model::ExitStatus::Code(_) | crate::model::ExitStatus::Unknown => "exit",
         };
-        Self { reason: reason.into(), message: exit.to_string(), at }
+        Self { reason: reason.into(), message: exit.to_string(), hint: None, at }
     }
 
     /// What a failed launch leaves behind.
     pub fn from_launch(error: &LaunchError, at: Time) -> Self {
-        Self { reason: "launch".into(), message: error.message.clone(), at }
+        let (message, hint) = (error.message.clone(), error.hint.clone());
+        Self { reason: "launch".into(), message, hint, at }
     }
 }
 

@@ -151,6 +151,15 @@ impl ProbeRun {
         Some(self.verdict)
     }
 
+    /// The turn could not be performed, for a reason that says nothing of the component: it counts for
+    /// nothing, and the next one is as if this one had passed.
+    pub fn void(&mut self, now: Time, sequence: u64, spec: &ProbeSpec) {
+        let Turn::Running { sequence: current, since } = self.turn else { return };
+        if current == sequence {
+            self.turn = Turn::Idle { due: (since + spec.interval).max(now) };
+        }
+    }
+
     /// A new engine took over: what was being performed is performed again, and counted once.
     pub fn resume(&mut self, now: Time) {
         if let Turn::Running { .. } = self.turn {
@@ -161,6 +170,8 @@ impl ProbeRun {
     /// `GET /healthz 503 (3/3)`: the last failure, with its count.
     pub fn failure_message(&self, spec: &ProbeSpec) -> Option<String> {
         let failure = self.last.as_ref()?.outcome.as_ref().err()?;
-        Some(format!("{failure} ({}/{})", self.streak.count(), spec.failure_threshold))
+        // What goes on failing has still failed often enough, and no more than that.
+        let count = self.streak.count().min(spec.failure_threshold);
+        Some(format!("{failure} ({count}/{})", spec.failure_threshold))
     }
 }

@@ -25,6 +25,9 @@ pub struct Ledger {
     last: Option<(Time, String)>,
     /// State of the generator of jitter.
     seed: u64,
+    /// Launches in a row that failed for want of something that others provide.
+    #[serde(default)]
+    wants: u32,
 }
 
 /// Unlimited components would otherwise remember every restart of the window.
@@ -49,6 +52,24 @@ impl Ledger {
         Some(self.jittered(delay, spec.backoff.jitter))
     }
 
+    /// The delay before the next launch, after one that failed for want of something that others
+    /// provide: 1, 2, 4 ... 60 s, whatever the component's own backoff is.
+    pub fn next_want(&mut self) -> Duration {
+        let delay = delay(&BackoffSpec::default(), self.wants);
+        self.wants = self.wants.saturating_add(1);
+        delay
+    }
+
+    /// Launches in a row that failed for want of something that others provide.
+    pub const fn wants(&self) -> u32 {
+        self.wants
+    }
+
+    /// Nothing is wanting any more.
+    pub const fn provided(&mut self) {
+        self.wants = 0;
+    }
+
     /// A restart is being made now.
     pub fn record(&mut self, now: Time, reason: String) {
         self.total += 1;
@@ -67,6 +88,7 @@ impl Ledger {
     /// A person, or a changed spec, gives it a new chance (S22).
     pub fn clear(&mut self) {
         self.streak = 0;
+        self.wants = 0;
         self.made.clear();
     }
 

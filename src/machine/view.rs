@@ -3,10 +3,12 @@
 use std::time::Duration;
 
 use super::component::Component;
-use super::phase::{Alive, EndingFrom, ExitRecord, Health, LastError, Phase, Stability, Wish};
+use super::phase::{
+    Alive, Charge, EndStep, EndingFrom, ExitRecord, Health, LastError, Phase, Stability, Wish,
+};
 use super::probe::{ProbeRun, Verdict};
 use crate::model::spec::Condition;
-use crate::model::{ProbeRole, State, StopReason, Time, Wanted};
+use crate::model::{Body, ProbeRole, State, StopReason, Time, Wanted};
 
 /// A component at one moment.
 #[derive(Clone, Debug)]
@@ -21,8 +23,10 @@ pub struct View<'a> {
     pub ready: bool,
     /// How far the present run has come: launched, started or stable (S54).
     pub stage: Option<&'static str>,
-    /// The main process.
-    pub pid: Option<u32>,
+    /// What the run is made of.
+    pub body: Option<&'a Body>,
+    /// Why nobody can vouch for any of this.
+    pub doubt: Option<&'a str>,
     /// When the present run was launched.
     pub launched_at: Option<Time>,
     /// Dependencies whose condition does not hold, while it waits for them.
@@ -35,6 +39,8 @@ pub struct View<'a> {
     pub last_restart: Option<(Time, &'a str)>,
     /// When the pending restart will be made.
     pub next_restart: Option<Time>,
+    /// Whether the pending restart will be charged to the component.
+    pub is_next_counted: bool,
     /// The latest mishap.
     pub last_error: Option<&'a LastError>,
     /// How often it failed.
@@ -85,7 +91,8 @@ impl Component {
 
     /// Whether it may be used: started, and passing its readiness probe where it has one.
     pub fn is_ready(&self) -> bool {
-        self.sound().is_some_and(|alive| passes(alive.probes.readiness.as_ref()))
+        self.doubt.is_none()
+            && self.sound().is_some_and(|alive| passes(alive.probes.readiness.as_ref()))
     }
 
     /// Whether a dependent that asks for this condition may start.
@@ -95,7 +102,8 @@ impl Component {
             // What has run to its end with success has been started, too.
             Condition::Started => self.is_started() || completed,
             Condition::Healthy => {
-                self.sound().is_some_and(|alive| passes(alive.probes.liveness.as_ref()))
+                self.doubt.is_none()
+                    && self.sound().is_some_and(|alive| passes(alive.probes.liveness.as_ref()))
             }
             Condition::Ready => self.is_ready(),
             Condition::Completed => completed,
@@ -110,9 +118,37 @@ impl Component {
         })
     }
 
+    /// Whether it is being ended, and something of it takes no SIGKILL.
+    pub fn is_stuck(&self) -> bool {
+        matches!(&self.phase, Phase::Ending(ending) if ending.step == EndStep::Stuck)
+    }
+
+    /// The main process of the present run, also if it has ended before what it left behind.
+    pub fn main_pid(&self) -> Option<u32> {
+        match &self.phase {
+            Phase::Alive(alive) => alive.run.body.pid(),
+            Phase::Ending(ending) => ending.run.body.pid(),
+            Phase::Stopped { .. }
+            | Phase::Waiting
+            | Phase::Launching { .. }
+            | Phase::Backoff { .. }
+            | Phase::Failed { .. } => None,
+        }
+    }
+
     /// A probe of the present run.
     pub fn probe(&self, role: ProbeRole) -> Option<&ProbeRun> {
         self.alive().and_then(|alive| alive.probes.get(role))
+    }
+
+    /// Restarts by its policy since it was applied.
+    pub const fn restarts_total(&self) -> u64 {
+        self.ledger.total()
+    }
+
+    /// How often it was tried in vain: restarts, and launches that wait for what others provide.
+    pub fn attempts(&self) -> u64 {
+        self.ledger.total() + u64::from(self.ledger.wants())
     }
 
     /// The last exits, newest first.
@@ -140,7 +176,8 @@ impl Component {
             reason: self.reason(),
             ready: self.is_ready(),
             stage: self.stage(),
-            pid: run.and_then(|run| run.pid),
+            body: run.map(|run| &run.body),
+            doubt: self.doubt.as_deref(),
             launched_at: run.map(|run| run.launched_at),
             waiting_for: match &self.phase {
                 Phase::Waiting => &self.gate,
@@ -163,27 +200,41 @@ impl Component {
                 | Phase::Ending(_)
                 | Phase::Failed { .. } => None,
             },
-            last_error: self.last_error.as_ref(),
+            is_next_counted: matches!(&self.phase, Phase::Backoff { charge: Charge::Counted, .. }),
+            last_error: self.alive().and(self.probe_error.as_ref()).or(self.last_error.as_ref()),
             failures: self.failures,
             uptime_total: self.uptime_total.saturating_add(present),
         }
     }
 
     fn reason(&self) -> Option<String> {
+        if let Some(doubt) = &self.doubt {
+            return Some(format!("unknown ({doubt})"));
+        }
         match &self.phase {
             Phase::Stopped { reason: StopReason::Completed } => Some("completed".into()),
             Phase::Stopped { .. } => None,
-            Phase::Waiting => Some(format!("waiting ({})", self.gate.join(", "))),
-            Phase::Launching { .. } => Some("launching".into()),
+            Phase::Waiting => Some(format!("waiting ({})", self.gate_names().join(", "))),
+            Phase::Launching { note, .. } => {
+                Some(note.clone().unwrap_or_else(|| "launching".into()))
+            }
             Phase::Alive(alive) => match (&alive.health, self.wish) {
                 (_, Wish::Stop | Wish::Pause) => Some("stopping after its dependents".into()),
                 (Health::Starting { .. }, Wish::Run) => Some("probing".into()),
                 (Health::Running | Health::Unhealthy { .. }, Wish::Run) => None,
             },
-            Phase::Ending(_) => Some("stopping".into()),
+            Phase::Ending(ending) => Some(match ending.step {
+                EndStep::Asked { .. } | EndStep::Killing => "stopping".into(),
+                EndStep::Stuck => format!("cannot be killed ({})", ending.remnant()),
+            }),
             Phase::Backoff { .. } => Some("backoff".into()),
             Phase::Failed { message } => Some(message.clone()),
         }
+    }
+
+    /// The names of the gate, without their conditions.
+    fn gate_names(&self) -> Vec<&str> {
+        self.gate.iter().map(|unmet| unmet.split(' ').next().unwrap_or_default()).collect()
     }
 
     fn stage(&self) -> Option<&'static str> {

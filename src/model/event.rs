@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Exit, InstanceId, LaunchError, ProbeRole, State, StopReason};
+use super::{Body, Exit, InstanceId, LaunchError, ProbeRole, State, StopReason, Time};
 
 /// How loudly an event is told.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
@@ -38,8 +38,10 @@ pub struct Event {
 pub enum EventKind {
     /// It waits for these dependencies, each with the condition that does not hold yet.
     Waiting { for_: Vec<String> },
-    /// Its program was executed.
-    Launched { pid: u32 },
+    /// What its launch needs is being made ready: an image is fetched or built.
+    Preparing { message: String },
+    /// Its program was executed, at this time: before the first line that it wrote.
+    Launched { body: Body, at: Time },
     /// It could not be launched.
     LaunchFailed { error: LaunchError },
     /// Its startup probe passed, or it has none.
@@ -60,6 +62,8 @@ pub enum EventKind {
     Stopping { reason: String },
     /// It did not end within its grace period and was killed.
     Killed { after: Duration },
+    /// Something of it is still there long after SIGKILL, and what.
+    Unkillable { message: String },
     /// A restart was decided (S27).
     Restarting { attempt: u32, limit: Option<u32>, delay: Duration, reason: String },
     /// It is stopped.
@@ -68,8 +72,10 @@ pub enum EventKind {
     Failed { message: String, hint: String },
     /// Its spec was changed without a restart.
     Updated,
-    /// It was adopted, still running, by a new engine.
-    Adopted { pid: u32 },
+    /// Nobody can vouch for what it is doing: the container engine does not answer.
+    Doubtful { message: String },
+    /// It is known again what it is doing.
+    Vouched,
     /// It was taken out of the manifest and is gone.
     Removed,
     /// Its public state changed.
@@ -82,6 +88,7 @@ impl EventKind {
     pub const fn name(&self) -> &'static str {
         match self {
             Self::Waiting { .. } => "waiting",
+            Self::Preparing { .. } => "preparing",
             Self::Launched { .. } => "launched",
             Self::LaunchFailed { .. } => "launch_failed",
             Self::Started => "started",
@@ -93,11 +100,13 @@ impl EventKind {
             Self::Exited { .. } => "exited",
             Self::Stopping { .. } => "stopping",
             Self::Killed { .. } => "killed",
+            Self::Unkillable { .. } => "unkillable",
             Self::Restarting { .. } => "restarting",
             Self::Stopped { .. } => "stopped",
             Self::Failed { .. } => "failed",
             Self::Updated => "updated",
-            Self::Adopted { .. } => "adopted",
+            Self::Doubtful { .. } => "doubtful",
+            Self::Vouched => "vouched",
             Self::Removed => "removed",
             Self::StateChanged { .. } => "state_changed",
         }
@@ -107,13 +116,15 @@ impl EventKind {
     #[must_use]
     pub const fn severity(&self) -> Severity {
         match self {
-            Self::Failed { .. } => Severity::Error,
+            Self::Failed { .. } | Self::Unkillable { .. } => Severity::Error,
             Self::LaunchFailed { .. }
             | Self::NotReady { .. }
             | Self::Unhealthy { .. }
+            | Self::Doubtful { .. }
             | Self::Killed { .. }
             | Self::Restarting { .. } => Severity::Warning,
             Self::Waiting { .. }
+            | Self::Preparing { .. }
             | Self::Launched { .. }
             | Self::Started
             | Self::Ready
@@ -123,7 +134,7 @@ impl EventKind {
             | Self::Stopping { .. }
             | Self::Stopped { .. }
             | Self::Updated
-            | Self::Adopted { .. }
+            | Self::Vouched
             | Self::Removed
             | Self::StateChanged { .. } => Severity::Info,
         }
@@ -135,8 +146,12 @@ impl fmt::Display for EventKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Waiting { for_ } => write!(f, "waiting for {}", for_.join(", ")),
-            Self::Launched { pid } => write!(f, "launched as process {pid}"),
-            Self::LaunchFailed { error } => write!(f, "could not be launched: {error}"),
+            Self::Preparing { message } => f.write_str(message),
+            Self::Launched { body, .. } => write!(f, "launched as {body}"),
+            Self::LaunchFailed { error } => {
+                write!(f, "could not be launched: {error}")?;
+                error.hint.iter().try_for_each(|hint| write!(f, "; {hint}"))
+            }
             Self::Started => f.write_str("started"),
             Self::Ready => f.write_str("ready"),
             Self::NotReady { message } => write!(f, "not ready: {message}"),
@@ -148,6 +163,9 @@ impl fmt::Display for EventKind {
             Self::Killed { after } => {
                 write!(f, "did not stop within {}, killed", human_duration(*after))
             }
+            Self::Unkillable { message } => {
+                write!(f, "{message}; nothing is started in its place")
+            }
             Self::Restarting { attempt, limit, delay, reason } => {
                 let limit = limit.map_or_else(String::new, |limit| format!("/{limit}"));
                 let delay = human_duration(*delay);
@@ -157,7 +175,8 @@ impl fmt::Display for EventKind {
             Self::Stopped { .. } => f.write_str("stopped"),
             Self::Failed { message, hint } => write!(f, "failed: {message}; {hint}"),
             Self::Updated => f.write_str("updated in place"),
-            Self::Adopted { pid } => write!(f, "adopted process {pid}"),
+            Self::Doubtful { message } => write!(f, "its state is unknown: {message}"),
+            Self::Vouched => f.write_str("its state is known again"),
             Self::Removed => f.write_str("removed"),
             Self::StateChanged { from, to } => write!(f, "{from} -> {to}"),
         }

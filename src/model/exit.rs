@@ -66,6 +66,17 @@ pub fn signal_name(signal: i32) -> String {
         .map_or_else(|_| format!("signal {signal}"), |known| known.as_str().to_owned())
 }
 
+/// The number of a signal that is given as `SIGHUP`, `HUP` or `1`.
+#[must_use]
+pub fn signal_number(text: &str) -> Option<i32> {
+    if let Ok(number) = text.parse::<i32>() {
+        return (1..=libc::SIGRTMAX()).contains(&number).then_some(number);
+    }
+    let upper = text.to_ascii_uppercase();
+    let name = if upper.starts_with("SIG") { upper } else { format!("SIG{upper}") };
+    name.parse::<nix::sys::signal::Signal>().ok().map(|signal| signal as i32)
+}
+
 /// The step of a launch that failed.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -88,11 +99,29 @@ pub enum LaunchStage {
     Record,
     /// Executing the program.
     Exec,
-    /// The container engine (absent, hanging, or refusing).
+    /// Reaching the container engine: it is absent or does not answer.
+    Engine,
+    /// Fetching or building an image.
+    Image,
+    /// Making or starting a container: the engine refuses.
     Container,
 }
 
-/// A launch that came to nothing. Counts as a failed start (S26) unless it is `transient`.
+/// Whether a failed launch is the component's own doing, and when it is tried again.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Retry {
+    /// A failed start of the component's (S26): charged to its restart budget.
+    Counted,
+    /// The machine is short of something for the moment (EAGAIN of fork, ETXTBSY): tried again a second
+    /// later.
+    Soon,
+    /// Something that others provide is not there (the container engine, an image): tried again with
+    /// delays that grow to a minute, and at once when it is known to be back. Never given up.
+    Patient,
+}
+
+/// A launch that came to nothing.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct LaunchError {
     /// Where it stopped.
@@ -103,9 +132,8 @@ pub struct LaunchError {
     pub message: String,
     /// What to do about it.
     pub hint: Option<String>,
-    /// The machine is short of something for the moment (EAGAIN of fork, ETXTBSY): tried again
-    /// shortly, without being charged to the component's restart budget.
-    pub transient: bool,
+    /// What follows.
+    pub retry: Retry,
 }
 
 impl fmt::Display for LaunchError {

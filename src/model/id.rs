@@ -5,6 +5,8 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use super::ContainerId;
+
 /// The name of a project: one manifest, unique within a daemon.
 pub type ProjectName = Arc<str>;
 
@@ -59,4 +61,69 @@ impl fmt::Display for RunId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}", self.0)
     }
+}
+
+/// What a run is made of: by this it is shown, probed and found again.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Body {
+    /// A process of this machine, and whatever it starts.
+    Process {
+        /// The main process.
+        pid: u32,
+    },
+    /// A container.
+    Container {
+        /// Its identifier.
+        id: ContainerId,
+        /// Its first process as this machine sees it, where the engine runs on this machine.
+        pid: Option<u32>,
+    },
+    /// Others started it, and it is only watched.
+    External,
+    /// It was launched and was over before anybody could look.
+    Unseen,
+}
+
+impl Body {
+    /// The main process, where there is one on this machine.
+    #[must_use]
+    pub const fn pid(&self) -> Option<u32> {
+        match self {
+            Self::Process { pid } => Some(*pid),
+            Self::Container { pid, .. } => *pid,
+            Self::External | Self::Unseen => None,
+        }
+    }
+
+    /// The container, if it is one.
+    #[must_use]
+    pub const fn container(&self) -> Option<&ContainerId> {
+        match self {
+            Self::Container { id, .. } => Some(id),
+            Self::Process { .. } | Self::External | Self::Unseen => None,
+        }
+    }
+}
+
+impl fmt::Display for Body {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Process { pid } => write!(f, "process {pid}"),
+            Self::Container { id, .. } => write!(f, "container {id}"),
+            Self::External => f.write_str("something that others run"),
+            Self::Unseen => f.write_str("a process that is gone"),
+        }
+    }
+}
+
+/// Bytes in lower-case hexadecimal digits.
+#[must_use]
+pub fn hex(bytes: &[u8]) -> String {
+    use fmt::Write as _;
+    bytes.iter().fold(String::with_capacity(2 * bytes.len()), |mut text, byte| {
+        // Writing to a String cannot fail.
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
 }

@@ -4,19 +4,22 @@
 //! or a socket, so that every other module, pure or not, may use it.
 //!
 //! ```text
-//!   ids ── who        spec ── what is wanted       state ── what is shown
-//!   time ── when      exit ── how a run ended      event ── what happened
+//!   ids ── who        spec, container, socket ── what is wanted      state ── what is shown
+//!   time ── when      exit ── how a run ended                event ── what happened
 //! ```
 
+pub mod container;
 pub mod event;
 pub mod exit;
 pub mod id;
+pub mod socket;
 pub mod spec;
 pub mod state;
 pub mod time;
 
+pub use container::ContainerId;
 pub use event::{Event, EventKind, Severity};
-pub use exit::{Exit, ExitStatus, LaunchError, LaunchStage};
-pub use id::{ComponentName, InstanceId, ProjectName, RunId};
+pub use exit::{Exit, ExitStatus, LaunchError, LaunchStage, Retry};
+pub use id::{Body, ComponentName, InstanceId, ProjectName, RunId};
 pub use state::{ProbeRole, State, StopReason, Wanted};
 pub use time::Time;

@@ -10,6 +10,9 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::container::ContainerSpec;
+use super::socket::SocketSpec;
+
 /// One project: everything that one manifest declares.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 pub struct ProjectSpec {
@@ -32,6 +35,9 @@ pub struct ComponentSpec {
     pub replicas: u32,
     /// It runs to completion once, rather than for ever.
     pub oneshot: bool,
+    /// Its failure is a warning: no command fails because of it.
+    #[serde(default)]
+    pub optional: bool,
     /// Names of other components, each with the condition that must hold before this one starts.
     pub depends_on: BTreeMap<String, Condition>,
     /// Its probes.
@@ -58,6 +64,7 @@ impl ComponentSpec {
             workload: Workload::External,
             replicas: 1,
             oneshot: false,
+            optional: false,
             depends_on: BTreeMap::new(),
             probes: ProbesSpec::default(),
             restart: RestartSpec::default(),
@@ -105,9 +112,9 @@ impl Default for StopSpec {
 }
 
 impl Default for LogSpec {
-    /// Five files of 50 MB.
+    /// Five files of 50 MB, compressed, of any age.
     fn default() -> Self {
-        Self { max_size: 50_000_000, max_files: 5 }
+        Self { max_size: 50_000_000, max_files: 5, max_age: None, compress: true }
     }
 }
 
@@ -117,6 +124,8 @@ impl Default for LogSpec {
 pub enum Workload {
     /// A program on this machine.
     Process(ProcessSpec),
+    /// A container of an engine.
+    Container(Box<ContainerSpec>),
     /// Something that others start and stop; only probed and shown (S57).
     External,
 }
@@ -140,6 +149,10 @@ pub struct ProcessSpec {
     pub nice: Option<i32>,
     /// By the names of `setrlimit(2)` in lower case without the prefix: `nofile`, `nproc`.
     pub rlimits: BTreeMap<Rlimit, LimitSpec>,
+    /// Sockets that are opened for it and handed down, by the names of `LISTEN_FDNAMES`. What an older
+    /// version has stored has none.
+    #[serde(default)]
+    pub sockets: BTreeMap<String, SocketSpec>,
 }
 
 /// A command as in a Dockerfile: a list is executed directly, a string by `/bin/sh -c`.
@@ -287,8 +300,8 @@ pub enum Check {
     Http(HttpCheck),
     /// A TCP connection is accepted.
     Tcp {
-        /// Name or address.
-        host: String,
+        /// Name or address; `None` is where the component itself listens.
+        host: Option<String>,
         /// Port.
         port: u16,
     },
@@ -299,8 +312,8 @@ pub enum Check {
     },
     /// `grpc.health.v1.Health/Check` answers SERVING.
     Grpc {
-        /// Name or address.
-        host: String,
+        /// Name or address; `None` is where the component itself listens.
+        host: Option<String>,
         /// Port.
         port: u16,
         /// Service name; empty asks for the server as a whole.
@@ -322,6 +335,17 @@ pub enum Check {
         /// It was modified at most this long ago (a heartbeat file).
         max_age: Option<Duration>,
     },
+    /// The container runs, and the engine's own health check does not say otherwise (S34).
+    Container,
+    /// A program that serves a kind of its own (S37).
+    Plugin {
+        /// Absolute path of `stigmer-probe-KIND`.
+        program: PathBuf,
+        /// The kind.
+        kind: String,
+        /// What the manifest says below the kind; handed to the program.
+        config: serde_json::Value,
+    },
     /// All of these, in order; fails with its first failure.
     All(Vec<Check>),
 }
@@ -331,8 +355,8 @@ pub enum Check {
 pub struct HttpCheck {
     /// Speak TLS (`https:` in the manifest); the certificate is not verified.
     pub tls: bool,
-    /// Name or address.
-    pub host: String,
+    /// Name or address; `None` is where the component itself listens.
+    pub host: Option<String>,
     /// Port.
     pub port: u16,
     /// Path and query, beginning with a slash.
@@ -412,11 +436,16 @@ pub struct StopSpec {
     pub command: Option<CommandSpec>,
 }
 
-/// The log file of a component.
+/// The log file of a component. What an older version has stored lacks the newer fields.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(default)]
 pub struct LogSpec {
     /// Bytes after which it is rotated.
     pub max_size: u64,
     /// Rotated files that are kept.
     pub max_files: u32,
+    /// It is rotated when its oldest line is that old, and a rotated file is kept for that long.
+    pub max_age: Option<Duration>,
+    /// Rotated files are compressed.
+    pub compress: bool,
 }

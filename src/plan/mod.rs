@@ -6,8 +6,9 @@
 //!   desired: ProjectSpec ────────────────────┘
 //! ```
 //!
-//! What a running program cannot see (probes, restart policy, stop, logs, labels, dependencies, the
-//! number of replicas) is updated in place; everything else needs another run of just that component.
+//! What a running program cannot see (probes, restart policy, stop, logs, labels, dependencies, whether it
+//! is optional, the number of replicas) is updated in place, and so is what an engine can change of a running container
+//! (its resources); everything else needs another run of just that component.
 //! An unchanged component is left alone, whatever state it is in (S22); a component that somebody
 //! stopped by hand is started again by `apply`, which says "make it so", and not by a reload.
 //!
@@ -19,6 +20,7 @@ use std::sync::Arc;
 use serde_json::Value;
 
 use crate::machine::Change;
+use crate::model::container::{ContainerSpec, NetworkSpec};
 use crate::model::spec::{ComponentSpec, ProjectSpec, Workload};
 use crate::model::{InstanceId, Wanted};
 
@@ -205,11 +207,12 @@ fn component_step(
 }
 
 /// Keys that a running program cannot see.
-const IN_PLACE: [&str; 10] = [
+const IN_PLACE: [&str; 11] = [
     "depends_on",
     "labels",
     "logs",
     "oneshot",
+    "optional",
     "ports",
     "probes",
     "profiles",
@@ -218,8 +221,26 @@ const IN_PLACE: [&str; 10] = [
     "stop",
 ];
 
+/// Keys below `container` that an engine changes while the container runs; and where the manifest lies,
+/// which only the next launch asks.
+const IN_PLACE_OF_CONTAINERS: [&str; 8] = [
+    "cpu_shares",
+    "cpus",
+    "cpuset",
+    "directory",
+    "mem_limit",
+    "mem_reservation",
+    "memswap_limit",
+    "pids_limit",
+];
+
 fn is_in_place(path: &str) -> bool {
-    path.split('.').next().is_some_and(|top| IN_PLACE.contains(&top))
+    let mut keys = path.split('.');
+    match (keys.next(), keys.next()) {
+        (Some("container"), Some(key)) => IN_PLACE_OF_CONTAINERS.contains(&key),
+        (Some(top), _) => IN_PLACE.contains(&top),
+        (None, _) => false,
+    }
 }
 
 /// The paths, in the words of the manifest, at which two specs differ.
@@ -231,7 +252,11 @@ fn differences(old: &ComponentSpec, new: &ComponentSpec) -> BTreeSet<String> {
     compare("", &as_written(old), &as_written(new), &mut paths);
     if paths.is_empty() {
         // They differ in a way that the words do not show; better one restart too many than none.
-        paths.insert("command".into());
+        let what = match new.workload {
+            Workload::Container(_) => "container",
+            Workload::Process(_) | Workload::External => "command",
+        };
+        paths.insert(what.into());
     }
     paths
 }
@@ -248,6 +273,13 @@ fn as_written(spec: &ComponentSpec) -> Value {
                     map.extend(process);
                 }
             }
+            Workload::Container(container) => {
+                map.insert("container".into(), container_as_written(container));
+                // Said among the container's own keys, if it is said at all.
+                if let Some(Value::Object(stop)) = map.get_mut("stop") {
+                    stop.remove("signal");
+                }
+            }
             Workload::External => {
                 map.insert("external".into(), Value::Bool(true));
             }
@@ -256,9 +288,27 @@ fn as_written(spec: &ComponentSpec) -> Value {
     written
 }
 
+/// A connection is `network_mode` or `networks` by their names; everything else is called as it is.
+fn container_as_written(container: &ContainerSpec) -> Value {
+    let mut written = serde_json::to_value(container).unwrap_or_default();
+    if let Value::Object(map) = &mut written {
+        map.remove("network");
+        match &container.network {
+            NetworkSpec::Mode(mode) => {
+                map.insert("network_mode".into(), Value::String(mode.clone()));
+            }
+            NetworkSpec::Networks(all) => {
+                let value = serde_json::to_value(all).unwrap_or_default();
+                map.insert("networks".into(), value);
+            }
+        }
+    }
+    written
+}
+
 fn compare(path: &str, old: &Value, new: &Value, paths: &mut BTreeSet<String>) {
     match (old, new) {
-        (Value::Object(old), Value::Object(new)) if depth(path) < 2 => {
+        (Value::Object(old), Value::Object(new)) if depth(path) < deepest(path) => {
             let keys: BTreeSet<&String> = old.keys().chain(new.keys()).collect();
             for key in keys {
                 let below = if path.is_empty() { key.clone() } else { format!("{path}.{key}") };
@@ -276,6 +326,11 @@ fn compare(path: &str, old: &Value, new: &Value, paths: &mut BTreeSet<String>) {
         }
         _ => {}
     }
+}
+
+/// How many keys a path has at the most.
+fn deepest(path: &str) -> usize {
+    if path == "container" || path.starts_with("container.") { 3 } else { 2 }
 }
 
 fn depth(path: &str) -> usize {

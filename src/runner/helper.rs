@@ -25,7 +25,7 @@ use super::probe::CommandOutput;
 use crate::keeper::client::KeeperClient;
 use crate::keeper::explain::{Asked, explain};
 use crate::keeper::wire::{FromKeeper, RunPhase, ToKeeper};
-use crate::model::{ExitStatus, RunId, Time};
+use crate::model::{ExitStatus, LaunchError, LaunchStage, Retry, RunId, Time};
 
 /// Runs of helpers have this bit, and those of components do not.
 const HELPER: u64 = 1 << 55;
@@ -67,24 +67,31 @@ impl Helpers {
     /// Runs a command to its end.
     ///
     /// # Errors
-    /// Why it could not be started, in plain words.
-    pub async fn run(&self, recipe: &Recipe, argv: Vec<String>) -> Result<CommandOutput, String> {
+    /// Why it could not be started, and whether that says anything of the component.
+    pub async fn run(
+        &self,
+        recipe: &Recipe,
+        argv: Vec<String>,
+    ) -> Result<CommandOutput, LaunchError> {
         let run = RunId(self.next.fetch_add(1, Ordering::Relaxed));
         let program = argv.first().cloned().unwrap_or_default();
         let (sender, ended) = oneshot::channel();
-        let (reader, writer) = output_pipe().map_err(|error| format!("no pipe: {error}"))?;
+        let (reader, writer) = output_pipe().map_err(|error| of_daemon("no pipe", &error))?;
         self.waiting().insert(run, sender);
         let guard = Guard { helpers: self, run };
         let spawn = ToKeeper::Spawn(Box::new(recipe.helper(run, argv)));
-        self.keeper.send(&spawn, &[writer.as_fd()]).map_err(|error| format!("{error}"))?;
+        let sent = self.keeper.send(&spawn, &[writer.as_fd()]);
+        sent.map_err(|error| of_daemon("cannot ask the keeper to start it", &error))?;
         // Only the helper and its children hold the writing end now.
         drop(writer);
         let (output, end) = collect(reader, ended).await;
         guard.disarm();
         match end {
             Ok(status) => Ok(CommandOutput { status, output }),
-            Err(Some(failure)) => Err(explain(&failure, &recipe.asked(&program)).message),
-            Err(None) => Err("the daemon is ending".into()),
+            Err(Some(failure)) => Err(explain(&failure, &recipe.asked(&program))),
+            Err(None) => {
+                Err(of_daemon("the daemon is ending", &io::ErrorKind::NotConnected.into()))
+            }
         }
     }
 
@@ -119,7 +126,9 @@ impl Helpers {
             | FromKeeper::HeldFd { .. }
             | FromKeeper::ListEnd
             | FromKeeper::Terminate { .. }
-            | FromKeeper::ReloadRequested => {}
+            | FromKeeper::ReloadRequested
+            | FromKeeper::Estate
+            | FromKeeper::NotReplaced { .. } => {}
         }
     }
 
@@ -137,6 +146,17 @@ impl Helpers {
 
     fn waiting(&self) -> MutexGuard<'_, HashMap<RunId, oneshot::Sender<End>>> {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Something of the daemon's own has failed.
+fn of_daemon(what: &str, error: &io::Error) -> LaunchError {
+    LaunchError {
+        stage: LaunchStage::Fork,
+        errno: error.raw_os_error(),
+        message: format!("{what}: {error}"),
+        hint: None,
+        retry: Retry::Soon,
     }
 }
 

@@ -4,26 +4,38 @@
 //! `USER`, `SHELL`, `LANG`, `TZ`), then `STIGMER_PROJECT`, `STIGMER_COMPONENT` and `STIGMER_REPLICA`,
 //! then what is declared; the later wins. `PATH`, `LANG` and `TZ` come from the `apply`, the others from
 //! the user that the component runs as. Secrets are resolved here, at each launch, and are in memory for
-//! as long as the run lasts, because exec probes share its environment.
+//! as long as the run lasts, because exec probes share its environment. For `stigmer exec` the same is
+//! made once more, and handed out.
+//!
+//! Failure paths: a secret that cannot be had is a failed launch. Nothing here holds the engine up: a
+//! file is read on a thread of its own, a command has a minute.
 
 use std::collections::BTreeMap;
 use std::ffi::CString;
 use std::io::Read;
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
+use std::sync::OnceLock;
+use std::time::Duration;
 
+use nix::errno::Errno;
 use nix::unistd::{Gid, Group, Uid, User, getgrouplist};
 
 use super::helper::Helpers;
-use crate::keeper::wire::{Credentials, LogTarget, Spawn};
+use crate::keeper::wire::{Credentials, HandedDown, LogTarget, Spawn};
+use crate::model::event::human_duration;
 use crate::model::spec::{EnvValue, ProcessSpec, SecretRef};
-use crate::model::{InstanceId, LaunchError, LaunchStage, RunId};
+use crate::model::{InstanceId, LaunchError, LaunchStage, Retry, RunId};
 
 /// Where programs are looked up if the `apply` had no `PATH`.
 const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 /// A secret is a line or a key, not a film.
 const LONGEST_SECRET: u64 = 1024 * 1024;
+
+/// How long the command of a secret may take. One that asks somebody waits for ever.
+const LONGEST_WAIT: Duration = Duration::from_secs(60);
 
 /// Everything that processes of one run have in common: the component itself, its exec probes, its
 /// stop command.
@@ -44,7 +56,7 @@ impl Recipe {
         base_env: &BTreeMap<String, String>,
         helpers: &Helpers,
     ) -> Result<Self, LaunchError> {
-        let person = person(spec)?;
+        let person = person(spec.user.as_deref(), spec.group.as_deref())?;
         let mut recipe = Self {
             env: base(instance, &person, base_env),
             working_dir: spec.working_dir.as_os_str().as_bytes().to_vec(),
@@ -63,19 +75,60 @@ impl Recipe {
             }
         }
         for (name, secret) in secrets {
-            let value = recipe
-                .resolve(secret, helpers)
-                .await
-                .map_err(|why| prepare_error(format!("cannot resolve the secret {name}: {why}")))?;
+            let value = recipe.resolve(secret, helpers).await.map_err(|error| LaunchError {
+                retry: error.retry,
+                ..prepare_error(format!("cannot resolve the secret {name}: {}", error.why))
+            })?;
             recipe.env.insert(name.clone(), value);
         }
         Ok(recipe)
+    }
+
+    /// The declared variables, and those by which a program knows whose it is, as `NAME=value`: what a
+    /// container gets, whose image has a base of its own.
+    #[must_use]
+    pub fn declared(&self) -> Vec<String> {
+        let own = ["STIGMER_PROJECT", "STIGMER_COMPONENT", "STIGMER_REPLICA"];
+        self.env
+            .iter()
+            .filter(|(name, _)| own.contains(&name.as_str()) || self.spec.env.contains_key(*name))
+            .map(|(name, value)| format!("{name}={value}"))
+            .collect()
     }
 
     /// Where the component's programs are looked up.
     #[must_use]
     pub fn search_path(&self) -> Option<&str> {
         self.env.get("PATH").map(String::as_str)
+    }
+
+    /// The whole environment, secrets and all.
+    #[must_use]
+    pub const fn environment(&self) -> &BTreeMap<String, String> {
+        &self.env
+    }
+
+    /// Whom the component's programs run as; `None` is the daemon's own user.
+    #[must_use]
+    pub const fn user(&self) -> Option<&Credentials> {
+        self.user.as_ref()
+    }
+
+    /// The same for a program that is to run as another user, with its `HOME`, `USER` and `SHELL` where
+    /// these are not declared. Secrets stay what they were resolved to.
+    ///
+    /// # Errors
+    /// There is no such user or group.
+    pub fn as_user(mut self, user: &str, group: Option<&str>) -> Result<Self, LaunchError> {
+        let person = person(Some(user), group)?;
+        self.user = person.credentials;
+        for (name, value) in [("HOME", person.home), ("USER", person.name), ("SHELL", person.shell)]
+        {
+            if !self.spec.env.contains_key(name) {
+                self.env.insert(name.to_owned(), value);
+            }
+        }
+        Ok(self)
     }
 
     /// Where the component's programs start.
@@ -86,9 +139,9 @@ impl Recipe {
 
     /// What the keeper is asked, for the component itself.
     #[must_use]
-    pub fn component(&self, run: RunId, log: &Path) -> Spawn {
+    pub fn component(&self, run: RunId, log: &Path, sockets: Vec<HandedDown>) -> Spawn {
         let log = LogTarget::Path(log.as_os_str().as_bytes().to_vec());
-        self.spawn(run, self.spec.command.argv(), log, false)
+        Spawn { sockets, ..self.spawn(run, self.spec.command.argv(), log, false) }
     }
 
     /// What the keeper is asked, for a helper of the component.
@@ -118,23 +171,37 @@ impl Recipe {
             log,
             own_group: true,
             aux,
+            sockets: Vec::new(),
         }
     }
 
-    async fn resolve(&self, secret: &SecretRef, helpers: &Helpers) -> Result<String, String> {
+    async fn resolve(&self, secret: &SecretRef, helpers: &Helpers) -> Result<String, Unresolved> {
         let value = match secret {
-            SecretRef::File(path) => read_secret(path)?,
+            SecretRef::File(path) => {
+                // The file may lie on a file server that is gone: nobody else waits for it.
+                let path = path.clone();
+                crate::blocking::spawn(move || read_secret(&path))
+                    .await
+                    .map_err(|error| error.to_string())??
+            }
             SecretRef::Env(name) => std::env::var(name)
                 .map_err(|_| format!("{name} is not set in the environment of the daemon"))?,
             SecretRef::Command(argv) => {
-                let output = helpers.run(self, argv.clone()).await?;
+                let output = tokio::time::timeout(LONGEST_WAIT, helpers.run(self, argv.clone()))
+                    .await
+                    .map_err(|_| {
+                        let limit = human_duration(LONGEST_WAIT);
+                        format!("its command {} gave no answer within {limit}", argv.join(" "))
+                    })??;
                 match output.status {
                     crate::model::ExitStatus::Code(0) => String::from_utf8(output.output)
                         .map_err(|_| "the output of its command is not UTF-8".to_owned())?,
                     // What it wrote may hold the secret, so it is not shown.
                     status => {
                         let exit = crate::model::Exit { status, oom: false };
-                        return Err(format!("its command {} ended with {exit}", argv.join(" ")));
+                        return Err(
+                            format!("its command {} ended with {exit}", argv.join(" ")).into()
+                        );
                     }
                 }
             }
@@ -142,15 +209,35 @@ impl Recipe {
         let value = value.strip_suffix('\n').unwrap_or(&value);
         let value = value.strip_suffix('\r').unwrap_or(value);
         if value.contains('\0') {
-            return Err("it contains a NUL byte, which no environment can hold".into());
+            return Err("it contains a NUL byte, which no environment can hold".to_owned().into());
         }
         Ok(value.to_owned())
     }
 }
 
+/// Why there is no value, and whether that says anything of the component.
+struct Unresolved {
+    why: String,
+    retry: Retry,
+}
+
+impl From<String> for Unresolved {
+    fn from(why: String) -> Self {
+        Self { why, retry: Retry::Counted }
+    }
+}
+
+impl From<LaunchError> for Unresolved {
+    fn from(error: LaunchError) -> Self {
+        Self { why: error.message, retry: error.retry }
+    }
+}
+
 fn read_secret(path: &Path) -> Result<String, String> {
     let explain = |error: std::io::Error| format!("{}: {error}", path.display());
-    let file = std::fs::File::open(path).map_err(explain)?;
+    // Opening a FIFO would wait for its other end.
+    let mut options = std::fs::OpenOptions::new();
+    let file = options.read(true).custom_flags(libc::O_NONBLOCK).open(path).map_err(explain)?;
     if !file.metadata().map_err(explain)?.is_file() {
         return Err(format!("{} is not a file", path.display()));
     }
@@ -163,7 +250,18 @@ fn read_secret(path: &Path) -> Result<String, String> {
 }
 
 fn prepare_error(message: String) -> LaunchError {
-    LaunchError { stage: LaunchStage::Prepare, errno: None, message, hint: None, transient: false }
+    LaunchError {
+        stage: LaunchStage::Prepare,
+        errno: None,
+        message,
+        hint: None,
+        retry: Retry::Counted,
+    }
+}
+
+/// Whether the machine or the daemon has run out of something, which says nothing of the component.
+fn is_scarcity(errno: Errno) -> bool {
+    matches!(errno, Errno::EMFILE | Errno::ENFILE | Errno::ENOMEM | Errno::EAGAIN)
 }
 
 /// Who a component runs as.
@@ -175,23 +273,28 @@ struct Person {
     credentials: Option<Credentials>,
 }
 
-fn person(spec: &ProcessSpec) -> Result<Person, LaunchError> {
+fn person(user: Option<&str>, group: Option<&str>) -> Result<Person, LaunchError> {
     let user_error = |message: String, hint: &str| LaunchError {
         stage: LaunchStage::User,
         errno: None,
         message,
         hint: Some(hint.to_owned()),
-        transient: false,
+        retry: Retry::Counted,
     };
-    let known = match &spec.user {
-        None => User::from_uid(nix::unistd::geteuid()),
+    let is_named = user.is_some() || group.is_some();
+    let known = match user {
+        None => own_user(),
         Some(text) => match text.parse::<u32>() {
             Ok(uid) => User::from_uid(Uid::from_raw(uid)),
             Err(_) => User::from_name(text),
         },
     }
-    .map_err(|error| prepare_error(format!("cannot look up the user: {error}")))?;
-    let gid = match &spec.group {
+    .map_err(|errno| LaunchError {
+        errno: Some(errno as i32),
+        retry: if is_scarcity(errno) { Retry::Soon } else { Retry::Counted },
+        ..prepare_error(format!("cannot look up the user: {errno}"))
+    })?;
+    let gid = match group {
         None => None,
         Some(text) => Some(match text.parse::<u32>() {
             Ok(gid) => Gid::from_raw(gid),
@@ -209,8 +312,8 @@ fn person(spec: &ProcessSpec) -> Result<Person, LaunchError> {
             }
         }),
     };
-    let Some(user) = known else {
-        let uid = match &spec.user {
+    let Some(known) = known else {
+        let uid = match user {
             None => nix::unistd::geteuid().as_raw(),
             // A number needs no entry in the user database.
             Some(text) => text.parse().map_err(|_| {
@@ -222,25 +325,30 @@ fn person(spec: &ProcessSpec) -> Result<Person, LaunchError> {
             name: uid.to_string(),
             home: "/".into(),
             shell: "/bin/sh".into(),
-            credentials: (spec.user.is_some() || spec.group.is_some()).then_some(Credentials {
-                uid,
-                gid,
-                groups: vec![gid],
-            }),
+            credentials: is_named.then_some(Credentials { uid, gid, groups: vec![gid] }),
         });
     };
-    let credentials = if spec.user.is_some() || spec.group.is_some() {
-        let gid = gid.unwrap_or(user.gid);
-        Some(Credentials { uid: user.uid.as_raw(), gid: gid.as_raw(), groups: groups(&user, gid) })
-    } else {
-        None
-    };
+    let credentials = is_named.then(|| {
+        let gid = gid.unwrap_or(known.gid);
+        Credentials { uid: known.uid.as_raw(), gid: gid.as_raw(), groups: groups(&known, gid) }
+    });
     Ok(Person {
-        home: user.dir.to_string_lossy().into_owned(),
-        shell: user.shell.to_string_lossy().into_owned(),
-        name: user.name,
+        home: known.dir.to_string_lossy().into_owned(),
+        shell: known.shell.to_string_lossy().into_owned(),
+        name: known.name,
         credentials,
     })
+}
+
+/// The daemon's own user, looked up once: who it is does not change while it runs, and a launch then
+/// needs neither a descriptor nor a database for it.
+fn own_user() -> nix::Result<Option<User>> {
+    static OWN: OnceLock<Option<User>> = OnceLock::new();
+    if let Some(known) = OWN.get() {
+        return Ok(known.clone());
+    }
+    let found = User::from_uid(nix::unistd::geteuid())?;
+    Ok(OWN.get_or_init(|| found).clone())
 }
 
 /// The supplementary groups of a user; the primary one alone where they cannot be looked up.

@@ -1,10 +1,11 @@
 //! Performs effects: processes through the keeper, and probes.
 //!
 //! ```text
-//!   Effect ─▶ Runner ─┬─ Launch ───▶ launch::Recipe (environment, user, secrets) ─▶ keeper
-//!                     ├─ Terminate, Kill, Forget ─────────────────────────────────▶ keeper
+//!   Effect ─▶ Runner ─┬─ Launch ───▶ launch::Recipe (environment, user, secrets), sockets ─▶ keeper
+//!                     │          └─▶ container::Task ─▶ container engine
+//!                     ├─ Terminate, Kill, Forget ─▶ keeper, or the container's task
 //!                     └─ Probe ────▶ one task a turn ─▶ probe::Prober ─┐
-//!   (RunId, Answer) ◀── keeper's messages ◀────────────────────────────┘
+//!   Report ◀── keeper's messages, containers' tasks ◀──────────────────┘
 //! ```
 //!
 //! Invariants: every answer names its run; a probe's task is aborted with the run that it belongs to; a
@@ -16,7 +17,26 @@
 //!
 //! Deliberately absent: decisions. When to launch, probe or kill is the machine's.
 
+pub mod container;
+mod found;
 pub mod helper;
 pub mod launch;
+mod listener;
 pub mod probe;
 pub mod process;
+pub mod sockets;
+mod still;
+
+use crate::machine::Answer;
+use crate::model::RunId;
+
+/// What the runner has to say.
+#[derive(Debug)]
+pub enum Report {
+    /// About a run.
+    Answer(RunId, Answer),
+    /// What launches of containers have waited for is there (again).
+    Provided,
+    /// Nothing is left of what was made for the containers of this project, or as little as possible.
+    Cleared(String),
+}

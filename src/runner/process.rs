@@ -6,24 +6,38 @@ use std::io;
 use std::path::PathBuf;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::{Mutex, OnceCell, mpsc};
 use tokio::task::AbortHandle;
 use tokio::time::Instant;
 
+use super::Report;
+use super::container::probe::Probed;
+use super::container::{Containers, Order};
 use super::helper::Helpers;
 use super::launch::Recipe;
-use super::probe::{CommandFuture, CommandRunner, Prober, Target};
+use super::probe::{CommandFuture, CommandRunner, Failure, Prober, Reach, Target};
+use super::sockets::{Key, Sockets, Use};
+use super::still::Still;
+use crate::container;
 use crate::home::Home;
 use crate::keeper::client::KeeperClient;
 use crate::keeper::explain::explain;
 use crate::keeper::wire::{FromKeeper, RunPhase, Scope, ToKeeper};
-use crate::logs;
+use crate::logs::{self, Stillness};
 use crate::machine::phase::probe_spec;
 use crate::machine::{Answer, Effect};
 use crate::model::event::human_duration;
-use crate::model::spec::{ComponentSpec, ProbeSpec, ProcessSpec, Workload};
-use crate::model::{InstanceId, LaunchError, LaunchStage, ProbeRole, RunId, Time};
+use crate::model::spec::{Check, ComponentSpec, ProbeSpec, ProcessSpec, Workload};
+use crate::model::{Body, InstanceId, LaunchError, LaunchStage, ProbeRole, Retry, RunId, Time};
+
+/// A timeout that is noticed this late was over while this process stood still. A busy machine is not
+/// that slow, and where it is, a turn more does no harm.
+const LATE: Duration = Duration::from_millis(500);
+
+/// Between two looks for a descriptor.
+const TRY_AGAIN: Duration = Duration::from_millis(100);
 
 /// The base of a project's environments: PATH, LANG and TZ of its apply.
 pub type BaseEnv = Arc<std::collections::BTreeMap<String, String>>;
@@ -33,9 +47,12 @@ pub type BaseEnv = Arc<std::collections::BTreeMap<String, String>>;
 pub struct Runner {
     keeper: Arc<KeeperClient>,
     helpers: Helpers,
+    still: Still,
     home: Home,
-    answers: mpsc::UnboundedSender<(RunId, Answer)>,
+    reports: mpsc::UnboundedSender<Report>,
     runs: HashMap<RunId, Active>,
+    containers: Containers,
+    sockets: Sockets,
 }
 
 /// What is held for a run.
@@ -43,8 +60,8 @@ pub struct Runner {
 struct Active {
     context: Arc<Context>,
     log: PathBuf,
-    /// Where in the log the run begins.
-    log_start: u64,
+    /// Where in the log the run begins; of one that was taken over it is found out when it is needed.
+    log_start: Option<u64>,
     probes: HashMap<ProbeRole, Slot>,
     /// Launching, or running the stop command.
     task: Option<AbortHandle>,
@@ -78,8 +95,8 @@ impl Context {
             .await
     }
 
-    async fn run(&self, argv: Vec<String>) -> Result<super::probe::CommandOutput, String> {
-        let recipe = self.recipe().await.map_err(|error| error.message)?;
+    async fn run(&self, argv: Vec<String>) -> Result<super::probe::CommandOutput, LaunchError> {
+        let recipe = self.recipe().await?;
         self.helpers.run(recipe, argv).await
     }
 }
@@ -90,34 +107,55 @@ struct Commands(Arc<Context>);
 impl CommandRunner for Commands {
     fn run(&self, argv: Vec<String>) -> CommandFuture {
         let context = self.0.clone();
-        Box::pin(async move { context.run(argv).await })
+        Box::pin(async move {
+            context.run(argv).await.map_err(|error| match error.retry {
+                Retry::Counted => Failure::Failed(error.message),
+                // A machine without a process to spare says nothing of the component.
+                Retry::Soon | Retry::Patient => Failure::Void(error.message),
+            })
+        })
     }
 }
 
 fn process_of(spec: &ComponentSpec) -> Result<&ProcessSpec, LaunchError> {
     match &spec.workload {
         Workload::Process(process) => Ok(process),
-        Workload::External => Err(LaunchError {
+        Workload::Container(_) | Workload::External => Err(LaunchError {
             stage: LaunchStage::Prepare,
             errno: None,
-            message: "an external component has no program of its own".into(),
+            message: "it has no program of its own on this machine".into(),
             hint: Some("use a probe that looks from outside: tcp, http, grpc, unix or file".into()),
-            transient: false,
+            retry: Retry::Counted,
         }),
     }
 }
 
 impl Runner {
-    /// A runner that sends its answers to `answers`.
+    /// A runner that sends what it has to say to `reports`.
     #[must_use]
     pub fn new(
         keeper: Arc<KeeperClient>,
+        engine: container::Engine,
         home: Home,
+        sockets: Sockets,
         now: Time,
-        answers: mpsc::UnboundedSender<(RunId, Answer)>,
+        reports: mpsc::UnboundedSender<Report>,
     ) -> Self {
         let helpers = Helpers::new(keeper.clone(), now);
-        Self { keeper, helpers, home, answers, runs: HashMap::new() }
+        let containers = Containers::new(engine, home.clone(), helpers.clone(), reports.clone());
+        let still = Still::new(keeper.clone());
+        let runs = HashMap::new();
+        Self { keeper, helpers, still, home, reports, runs, containers, sockets }
+    }
+
+    /// Who holds components of this kind still while their logs are emptied; a launch waits for it.
+    #[must_use]
+    pub fn stillness(&self, workload: &Workload) -> Arc<dyn Stillness> {
+        match workload {
+            // The log of a container is written here.
+            Workload::Container(_) => Arc::new(self.containers.pens().clone()),
+            Workload::Process(_) | Workload::External => Arc::new(self.still.clone()),
+        }
     }
 
     /// Performs an effect. Fails only when the keeper is gone.
@@ -129,17 +167,40 @@ impl Runner {
     ) -> io::Result<()> {
         match effect {
             Effect::Launch { run, spec } => self.launch(instance, run, &spec, base_env),
+            Effect::Withdraw { run } => {
+                if !self.containers.tell(run, Order::Withdraw) {
+                    self.withdraw(run);
+                }
+            }
+            // Processes have no limits that can be changed.
+            Effect::Reconfigure { run, spec } => {
+                self.containers.tell(run, Order::Reconfigure(spec));
+            }
+            Effect::Terminate { run, spec } if self.containers.owns(run) => {
+                if let Some(active) = self.runs.get(&run) {
+                    active.quiet();
+                }
+                self.containers.tell(run, Order::Terminate(spec));
+            }
             Effect::Terminate { run, spec } => self.terminate(instance, run, &spec, base_env)?,
+            // With its first process all of a container ends.
+            Effect::TerminateRest { run, .. } if self.containers.owns(run) => {}
             Effect::TerminateRest { run, signal } => {
                 let scope = Scope::Tree;
                 self.keeper.send(&ToKeeper::Signal { run, signal, scope, resume: true }, &[])?;
             }
-            Effect::Kill { run } => self.keeper.send(&ToKeeper::KillTree { run }, &[])?,
+            Effect::Kill { run } => {
+                if !self.containers.tell(run, Order::Kill) {
+                    self.keeper.send(&ToKeeper::KillTree { run }, &[])?;
+                }
+            }
             Effect::Forget { run } => {
                 if let Some(active) = self.runs.remove(&run) {
                     active.quiet();
                 }
-                self.keeper.send(&ToKeeper::Ack { run }, &[])?;
+                if !self.containers.forget(run) {
+                    self.keeper.send(&ToKeeper::Ack { run }, &[])?;
+                }
             }
             Effect::CancelProbe { run, role } => {
                 if let Some(active) = self.runs.get_mut(&run)
@@ -148,12 +209,66 @@ impl Runner {
                     slot.abort();
                 }
             }
-            Effect::Probe { run, pid, launched_at, role, sequence, spec } => {
+            Effect::Probe { run, body, launched_at, role, sequence, spec } => {
                 self.active(instance, run, &spec, base_env);
-                self.probe(run, pid, launched_at, role, sequence, &spec);
+                self.probe(run, body.pid(), launched_at, role, sequence, &spec);
             }
         }
         Ok(())
+    }
+
+    /// Sends a signal to the main process of a run.
+    pub fn signal(&self, run: RunId, signal: i32) -> io::Result<()> {
+        if self.containers.tell(run, Order::Signal(signal)) {
+            return Ok(());
+        }
+        self.keeper.send(&ToKeeper::Signal { run, signal, scope: Scope::Main, resume: false }, &[])
+    }
+
+    /// Takes over a container of the engine before.
+    pub fn adopt(&mut self, instance: &InstanceId, run: RunId) {
+        self.containers.adopt(instance, run);
+    }
+
+    /// Removes what was made for the containers of a project: its networks, with `volumes` those as well.
+    pub fn clear(&mut self, project: &str, volumes: bool) {
+        self.containers.clear(project.to_owned(), volumes);
+    }
+
+    /// A process has outlived engine and keeper, with the inode of its pidfd: what it listens on is taken
+    /// over.
+    pub fn find_sockets(&self, instance: &InstanceId, spec: &ComponentSpec, process: (u32, u64)) {
+        if let Workload::Process(declared) = &spec.workload {
+            self.sockets.find(instance, declared, process);
+        }
+    }
+
+    /// Closes the sockets that nobody needs any more.
+    pub fn close_sockets(&self, usage: impl Fn(&Key) -> Use) {
+        if self.sockets.is_empty() {
+            return;
+        }
+        for name in self.sockets.close(usage) {
+            // A keeper that is gone holds nothing.
+            drop(self.keeper.send(&ToKeeper::Release { name }, &[]));
+        }
+    }
+
+    /// Starts commands on behalf of components.
+    #[must_use]
+    pub const fn helpers(&self) -> &Helpers {
+        &self.helpers
+    }
+
+    /// The container engine.
+    #[must_use]
+    pub const fn engine(&self) -> &container::Engine {
+        self.containers.engine()
+    }
+
+    /// Whether any component is declared as a container.
+    pub fn expect_containers(&mut self, any: bool) {
+        self.containers.expect(any);
     }
 
     /// Takes a message of the keeper's; what it says about a component's run is the answer.
@@ -168,21 +283,31 @@ impl Runner {
             | FromKeeper::HeldFd { .. }
             | FromKeeper::ListEnd
             | FromKeeper::Terminate { .. }
-            | FromKeeper::ReloadRequested => return None,
+            | FromKeeper::ReloadRequested
+            | FromKeeper::Estate
+            | FromKeeper::NotReplaced { .. } => return None,
         };
         if Helpers::is_helper(run) {
             self.helpers.told(message);
             return None;
         }
         let answer = match message {
-            FromKeeper::Spawned(spawned) => Answer::Launched { pid: spawned.pid, at: spawned.at },
+            FromKeeper::Spawned(spawned) => {
+                if let Some(active) = self.runs.get_mut(&run) {
+                    active.settle();
+                }
+                Answer::Launched { body: Body::Process { pid: spawned.pid }, at: spawned.at }
+            }
             FromKeeper::SpawnFailed(failure) => Answer::LaunchFailed(self.explain(run, failure)),
             FromKeeper::Exited(exited) => {
                 Answer::Exited { exit: exited.exit, at: exited.at, empty: exited.empty }
             }
             FromKeeper::Gone { .. } => Answer::Gone,
             FromKeeper::RunState(state) => match &state.phase {
-                RunPhase::Running => Answer::Launched { pid: state.pid, at: state.spawned_at },
+                RunPhase::Running => {
+                    let body = Body::Process { pid: state.pid };
+                    Answer::Launched { body, at: state.spawned_at }
+                }
                 RunPhase::Failed(failure) => Answer::LaunchFailed(self.explain(run, failure)),
                 RunPhase::Ended(exited) => {
                     Answer::Exited { exit: exited.exit, at: exited.at, empty: exited.empty }
@@ -194,7 +319,9 @@ impl Runner {
             | FromKeeper::HeldFd { .. }
             | FromKeeper::ListEnd
             | FromKeeper::Terminate { .. }
-            | FromKeeper::ReloadRequested => return None,
+            | FromKeeper::ReloadRequested
+            | FromKeeper::Estate
+            | FromKeeper::NotReplaced { .. } => return None,
         };
         Some((run, answer))
     }
@@ -234,7 +361,7 @@ impl Runner {
                 recipe: OnceCell::new(),
             }),
             log: home.component_log(instance),
-            log_start: 0,
+            log_start: None,
             probes: HashMap::new(),
             task: None,
         })
@@ -247,33 +374,68 @@ impl Runner {
         spec: &Arc<ComponentSpec>,
         base_env: &BaseEnv,
     ) {
-        let (keeper, answers) = (self.keeper.clone(), self.answers.clone());
+        let (keeper, reports) = (self.keeper.clone(), self.reports.clone());
+        if let Err(error) = self.home.prepare_log(instance) {
+            let failed = Answer::LaunchFailed(LaunchError {
+                stage: LaunchStage::Log,
+                errno: None,
+                message: error.to_string(),
+                hint: Some("the folder of the logs must be yours, and writable".into()),
+                retry: if error.is_shortage() { Retry::Soon } else { Retry::Counted },
+            });
+            return drop(reports.send(Report::Answer(run, failed)));
+        }
+        let (still, whom, sockets) = (self.still.clone(), instance.clone(), self.sockets.clone());
         let active = self.active(instance, run, spec, base_env);
         // Where there is no log yet, the run begins at its beginning.
-        active.log_start = logs::end_position(&active.log).unwrap_or(0);
+        active.log_start = Some(logs::end_position(&active.log).unwrap_or(0));
+        if let Workload::Container(_) = spec.workload {
+            return self.containers.launch(instance, run, spec.clone(), base_env.clone());
+        }
         let (context, log) = (active.context.clone(), active.log.clone());
         let mut launching = Box::pin(async move {
-            let sent = match context.recipe().await {
-                Ok(recipe) => {
-                    let spawn = ToKeeper::Spawn(Box::new(recipe.component(run, &log)));
-                    keeper.send(&spawn, &[]).map_err(|error| LaunchError {
-                        stage: LaunchStage::Fork,
-                        errno: error.raw_os_error(),
-                        message: format!("cannot ask the keeper to start it: {error}"),
-                        hint: None,
-                        transient: true,
-                    })
-                }
-                Err(error) => Err(error),
+            let ask = async {
+                let recipe = context.recipe().await?;
+                let process = process_of(&context.spec)?;
+                let is_alone = context.spec.replicas == 1;
+                sockets.provide(&whom, process, recipe.user(), is_alone, &keeper).await?;
+                still.pass(&whom).await;
+                let handed_down = Sockets::handed_down(&whom, process);
+                let spawn = recipe.component(run, &log, handed_down);
+                keeper.send(&ToKeeper::Spawn(Box::new(spawn)), &[]).map_err(|error| LaunchError {
+                    stage: LaunchStage::Fork,
+                    errno: error.raw_os_error(),
+                    message: format!("cannot ask the keeper to start it: {error}"),
+                    hint: None,
+                    retry: Retry::Soon,
+                })
             };
-            if let Err(error) = sent {
-                drop(answers.send((run, Answer::LaunchFailed(error))));
+            if let Err(error) = ask.await {
+                drop(reports.send(Report::Answer(run, Answer::LaunchFailed(error))));
             }
         });
-        // Without a secret that needs a command there is nothing to wait for, and no task is made.
+        // Without a secret that needs a command, or the file of a socket, there is nothing to wait for,
+        // and no task is made.
         if !is_done(&mut launching) {
             active.task = Some(tokio::spawn(launching).abort_handle());
         }
+    }
+
+    /// A launch that still waits for a secret ends here; one that the keeper has been asked for goes
+    /// its way.
+    fn withdraw(&self, run: RunId) {
+        let task = self.runs.get(&run).and_then(|active| active.task.as_ref());
+        let Some(task) = task.filter(|task| !task.is_finished()) else { return };
+        task.abort();
+        let withdrawn = Answer::LaunchFailed(LaunchError {
+            stage: LaunchStage::Prepare,
+            errno: None,
+            message: "it is not wanted any more".into(),
+            hint: None,
+            retry: Retry::Counted,
+        });
+        // Nobody hears it when the daemon ends.
+        let _ = self.reports.send(Report::Answer(run, withdrawn));
     }
 
     fn terminate(
@@ -315,28 +477,58 @@ impl Runner {
         sequence: u64,
         spec: &Arc<ComponentSpec>,
     ) {
-        let answers = self.answers.clone();
+        let reports = self.reports.clone();
         let answer = move |outcome| {
-            drop(answers.send((run, Answer::Probed { role, sequence, outcome })));
+            let outcome = match outcome {
+                Ok(()) => Ok(()),
+                Err(Failure::Failed(message)) => Err(message),
+                Err(Failure::Void(message)) => {
+                    tracing::debug!(%run, "the {role} probe was not performed: {message}");
+                    let unprobed = Answer::Unprobed { role, sequence };
+                    return drop(reports.send(Report::Answer(run, unprobed)));
+                }
+            };
+            let probed = Answer::Probed { role, sequence, outcome };
+            drop(reports.send(Report::Answer(run, probed)));
         };
         let Some(declared) = probe_spec(&spec.probes, role) else {
             return answer(Err("the probe is no longer declared".into()));
         };
+        let container = self
+            .containers
+            .shared(run)
+            .map(|shared| Probed { engine: self.containers.engine().clone(), shared });
+        let engine = container.as_ref().map(|container| container.engine.clone());
         let Some(active) = self.runs.get_mut(&run) else { return };
-        let slot = match active.slot(role, declared, pid, launched_at) {
+        let slot = match active.slot(role, declared, pid, launched_at, container) {
             Ok(slot) => slot,
-            Err(message) => return answer(Err(message)),
+            Err(message) => return answer(Err(message.into())),
         };
         let prober = slot.prober.clone();
         let timeout = declared.timeout;
+        let asked = asks_engine(&declared.check).then_some(engine).flatten();
         let turn = async move {
-            let outcome =
-                tokio::time::timeout(timeout, async { prober.lock().await.probe().await })
-                    .await
-                    .unwrap_or_else(|_| {
-                        Err(format!("no answer within {}", human_duration(timeout)))
-                    });
-            answer(outcome);
+            let began = Instant::now();
+            loop {
+                match in_time(timeout, &prober).await {
+                    Turn::Answered(Err(_)) if out_of_descriptors() => {
+                        tokio::time::sleep(TRY_AGAIN).await;
+                    }
+                    Turn::Answered(outcome) => return answer(outcome),
+                    Turn::StoodStill => {}
+                    Turn::Silent => {
+                        let late = format!("no answer within {}", human_duration(timeout));
+                        return answer(Err(match asked {
+                            // An engine that hangs says nothing about what it runs.
+                            Some(engine) if !engine.has_spoken_since(began) => {
+                                engine.check();
+                                Failure::Void(late)
+                            }
+                            Some(_) | None => late.into(),
+                        }));
+                    }
+                }
+            }
         };
         slot.abort();
         slot.turn = Some(tokio::spawn(turn).abort_handle());
@@ -351,6 +543,7 @@ impl Active {
         declared: &ProbeSpec,
         pid: Option<u32>,
         launched_at: Time,
+        container: Option<Probed>,
     ) -> Result<&mut Slot, String> {
         if self.probes.get(&role).is_some_and(|slot| slot.spec != *declared)
             && let Some(slot) = self.probes.remove(&role)
@@ -360,16 +553,39 @@ impl Active {
         match self.probes.entry(role) {
             std::collections::hash_map::Entry::Occupied(slot) => Ok(slot.into_mut()),
             std::collections::hash_map::Entry::Vacant(place) => {
+                let log_start = *self
+                    .log_start
+                    .get_or_insert_with(|| logs::position_before(&self.log, wall_of(launched_at)));
                 let target = Target {
                     pid,
                     launched: instant_of(launched_at),
                     log: self.log.clone(),
-                    log_start: self.log_start,
-                    commands: Arc::new(Commands(self.context.clone())),
+                    log_start,
+                    commands: match &container {
+                        Some(probed) => Arc::new(probed.clone()),
+                        None => Arc::new(Commands(self.context.clone())),
+                    },
+                    reach: container.as_ref().map_or(Reach::Local, |probed| probed.shared.reach()),
+                    container: container.map(|probed| Arc::new(probed) as _),
                 };
                 let prober = Arc::new(Mutex::new(Prober::new(&declared.check, target)?));
                 Ok(place.insert(Slot { spec: declared.clone(), prober, turn: None }))
             }
+        }
+    }
+
+    /// It was launched: what that took is kept only where more programs will be run for it.
+    fn settle(&mut self) {
+        self.task = None;
+        if !runs_commands(&self.context.spec) {
+            let Context { instance, spec, base_env, helpers, recipe: _ } = &*self.context;
+            self.context = Arc::new(Context {
+                instance: instance.clone(),
+                spec: spec.clone(),
+                base_env: base_env.clone(),
+                helpers: helpers.clone(),
+                recipe: OnceCell::new(),
+            });
         }
     }
 
@@ -392,6 +608,69 @@ impl Slot {
     }
 }
 
+/// Whether a check of a container asks its engine.
+fn asks_engine(check: &Check) -> bool {
+    match check {
+        Check::Container | Check::Process | Check::Exec(_) | Check::Plugin { .. } => true,
+        Check::All(checks) => checks.iter().any(asks_engine),
+        Check::MinUptime(_)
+        | Check::Http(_)
+        | Check::Tcp { .. }
+        | Check::Unix { .. }
+        | Check::Grpc { .. }
+        | Check::Log { .. }
+        | Check::File { .. } => false,
+    }
+}
+
+/// What came of a turn of a probe.
+enum Turn {
+    /// It has a result.
+    Answered(Result<(), Failure>),
+    /// There was none within the timeout.
+    Silent,
+    /// This process was not running when the timeout was over, so that nobody can say what there was.
+    StoodStill,
+}
+
+/// Performs a probe once, within its timeout. A process that was stopped, or a machine that was
+/// suspended, finds the timeout over long ago when it goes on; that is no failure of the component's.
+async fn in_time(timeout: Duration, prober: &Mutex<Prober>) -> Turn {
+    let until = Instant::now() + timeout;
+    match tokio::time::timeout_at(until, async { prober.lock().await.probe().await }).await {
+        Ok(outcome) => Turn::Answered(outcome),
+        Err(_) if until.elapsed() > LATE => Turn::StoodStill,
+        Err(_) => Turn::Silent,
+    }
+}
+
+/// Whether a probe may have failed for want of a descriptor, which says nothing of the component.
+fn out_of_descriptors() -> bool {
+    std::fs::File::open("/dev/null")
+        .is_err_and(|error| matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE)))
+}
+
+/// Whether anything but the component itself is run with its environment.
+fn runs_commands(spec: &ComponentSpec) -> bool {
+    fn executes(check: &Check) -> bool {
+        match check {
+            Check::Exec(_) | Check::Plugin { .. } => true,
+            Check::All(checks) => checks.iter().any(executes),
+            Check::Process
+            | Check::Container
+            | Check::MinUptime(_)
+            | Check::Http(_)
+            | Check::Tcp { .. }
+            | Check::Unix { .. }
+            | Check::Grpc { .. }
+            | Check::Log { .. }
+            | Check::File { .. } => false,
+        }
+    }
+    let probes = ProbeRole::ALL.iter().filter_map(|role| probe_spec(&spec.probes, *role));
+    spec.stop.command.is_some() || probes.into_iter().any(|probe| executes(&probe.check))
+}
+
 /// Polls a future once; true if it is done.
 fn is_done<F: Future<Output = ()>>(future: &mut Pin<Box<F>>) -> bool {
     let mut nobody = std::task::Context::from_waker(std::task::Waker::noop());
@@ -405,6 +684,12 @@ pub fn now() -> Time {
     let seconds = u64::try_from(clock.tv_sec).unwrap_or(0);
     let nanos = u64::try_from(clock.tv_nsec).unwrap_or(0);
     Time::from_nanos(seconds.saturating_mul(1_000_000_000).saturating_add(nanos))
+}
+
+/// A time of the machine's as a time of day.
+fn wall_of(time: Time) -> jiff::Timestamp {
+    let wall = jiff::Timestamp::now();
+    wall.checked_sub(now().since(time)).unwrap_or(wall)
 }
 
 /// A time of the machine's as an instant of tokio's.

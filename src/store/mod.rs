@@ -7,52 +7,46 @@
 //!
 //! ```text
 //!   supervisor ── Batch (everything that one round of inputs changed) ──▶ one transaction ──▶ effects
+//!                                                                              │ at calm moments
+//!   state.db.backup-1, -2 ◀── a whole copy ────────────────────────────────────┘
 //! ```
 //!
 //! Invariants: a batch is committed whole or not at all, and before its effects are performed, so that
 //! what runs is never unknown to the store (S38). Times of the monotonic clock are only valid together
 //! with the boot id that is stored beside them. Secrets are stored as references (S39).
 //!
-//! Failure paths: a file that is no database, or is damaged, is moved aside and said to be so, and an
-//! empty one takes its place. A schema that is newer than this program is refused untouched. A write
-//! that fails (disk full) leaves the old state intact and is the caller's to report.
+//! Failure paths: a file that is no database, is damaged or cut short is moved aside and said to be so,
+//! and the last good copy takes its place (see `backup`), an empty one if there is none. A layout that
+//! is newer than this program is refused untouched, an older one is brought up to date (see `open`). A
+//! write that fails (disk full) leaves the old state intact and is the caller's to report.
 //!
 //! Deliberately absent: threads, caches, and any interpretation of what is stored.
 
+pub mod backup;
+mod batch;
 mod events;
+mod open;
 
 use std::collections::BTreeMap;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
-use rusqlite::{Connection, ErrorCode, OptionalExtension, params};
+use rusqlite::{Connection, OptionalExtension};
 use serde::{Deserialize, Serialize};
+use tokio::sync::watch;
 
+use crate::crash;
+use crate::home::HomeError;
 use crate::machine::Component;
 use crate::model::InstanceId;
 use crate::model::spec::ComponentSpec;
+use backup::Committed;
 
+pub use backup::copy;
+pub use batch::Batch;
 pub use events::{EventFilter, EventRecord, NewEvent};
-
-/// The layout that this program reads and writes.
-const SCHEMA_VERSION: i64 = 1;
-
-const SCHEMA: &str = "
-    CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
-    CREATE TABLE projects (name TEXT PRIMARY KEY, data TEXT NOT NULL) WITHOUT ROWID;
-    CREATE TABLE components (
-        project TEXT NOT NULL, component TEXT NOT NULL, replica INTEGER NOT NULL,
-        spec TEXT NOT NULL, state TEXT NOT NULL,
-        PRIMARY KEY (project, component, replica)
-    ) WITHOUT ROWID;
-    CREATE TABLE events (
-        id INTEGER PRIMARY KEY AUTOINCREMENT, at INTEGER NOT NULL,
-        project TEXT NOT NULL, component TEXT NOT NULL, replica INTEGER NOT NULL,
-        kind TEXT NOT NULL, severity TEXT NOT NULL, message TEXT NOT NULL
-    );
-    CREATE INDEX events_of ON events (project, component, id);
-";
+pub use open::{LAYOUT, Opened};
 
 /// What went wrong with the store.
 #[derive(Debug, thiserror::Error)]
@@ -65,23 +59,41 @@ pub enum StoreError {
         /// What SQLite said.
         source: rusqlite::Error,
     },
-    /// A damaged file could not be moved aside.
-    #[error("the state {path} is damaged and cannot be moved aside: {source}")]
-    MoveAside {
+    /// Something in its place is not to be used.
+    #[error(transparent)]
+    Unsafe(#[from] HomeError),
+    /// A file beside it could not be moved, copied or removed.
+    #[error("cannot {what} {path}: {source}")]
+    File {
+        /// What was tried.
+        what: &'static str,
         /// The file.
         path: PathBuf,
         /// What the kernel said.
         source: io::Error,
     },
-    /// It was written by a newer stigmer.
+    /// It could not be copied.
+    #[error("cannot copy the state to {path}: {source}")]
+    Copy {
+        /// The copy.
+        path: PathBuf,
+        /// What SQLite said.
+        source: rusqlite::Error,
+    },
+    /// It was written by a newer stigmer. It is untouched.
     #[error(
-        "the state {path} has layout {found}, newer than this stigmer's {SCHEMA_VERSION}; use the newer stigmer"
+        "the state {path} has layout {found}, written by {writer}; this is stigmer {}, which knows \
+         layouts up to {LAYOUT}. Nothing was touched: install the newer stigmer again, or put a copy \
+         of the older state ({path}.layout-N) in its place",
+        env!("CARGO_PKG_VERSION")
     )]
     Newer {
         /// The file.
         path: PathBuf,
         /// Its layout.
         found: i64,
+        /// The stigmer that wrote it.
+        writer: String,
     },
     /// Reading failed.
     #[error("cannot read the state: {0}")]
@@ -92,20 +104,6 @@ pub enum StoreError {
     /// A value could not be turned into text.
     #[error("cannot store a value: {0}")]
     Encode(#[source] serde_json::Error),
-}
-
-/// How the store was found.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub enum Opened {
-    /// There was none.
-    Fresh,
-    /// As it was left.
-    Existing,
-    /// It was damaged; an empty one has taken its place, and the damaged one is kept here.
-    Replaced {
-        /// Where the damaged file is now.
-        kept: PathBuf,
-    },
 }
 
 /// What is remembered of a project besides its components.
@@ -152,51 +150,14 @@ pub struct Snapshot {
 #[derive(Debug)]
 pub struct Store {
     connection: Connection,
+    committed: watch::Sender<Committed>,
 }
 
 impl Store {
-    /// Opens the store at `path`, or makes it.
-    pub fn open(path: &Path) -> Result<(Self, Opened), StoreError> {
-        let fresh = !path.exists();
-        match Self::connect(path) {
-            Ok(store) => Ok((store, if fresh { Opened::Fresh } else { Opened::Existing })),
-            Err(StoreError::Open { source, .. }) if is_damage(&source) => {
-                let kept = move_aside(path)?;
-                Ok((Self::connect(path)?, Opened::Replaced { kept }))
-            }
-            Err(error) => Err(error),
-        }
-    }
-
-    fn connect(path: &Path) -> Result<Self, StoreError> {
-        let open = |source| StoreError::Open { path: path.to_owned(), source };
-        let mut connection = Connection::open(path).map_err(open)?;
-        // A small page cache: the tables are read once, and written to.
-        connection
-            .execute_batch(
-                "PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL; PRAGMA cache_size = -256;
-                 PRAGMA foreign_keys = ON; PRAGMA journal_size_limit = 1048576;",
-            )
-            .map_err(open)?;
-        let check: String =
-            connection.query_row("PRAGMA quick_check(1)", [], |row| row.get(0)).map_err(open)?;
-        if check != "ok" {
-            let corrupt = rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_CORRUPT);
-            return Err(open(rusqlite::Error::SqliteFailure(corrupt, Some(check))));
-        }
-        let found: i64 =
-            connection.query_row("PRAGMA user_version", [], |row| row.get(0)).map_err(open)?;
-        match found {
-            0 => {
-                let transaction = connection.transaction().map_err(open)?;
-                transaction.execute_batch(SCHEMA).map_err(open)?;
-                transaction.pragma_update(None, "user_version", SCHEMA_VERSION).map_err(open)?;
-                transaction.commit().map_err(open)?;
-            }
-            SCHEMA_VERSION => {}
-            found => return Err(StoreError::Newer { path: path.to_owned(), found }),
-        }
-        Ok(Self { connection })
+    /// Tells what is committed, until the store is gone.
+    #[must_use]
+    pub fn committed(&self) -> watch::Receiver<Committed> {
+        self.committed.subscribe()
     }
 
     /// Reads everything that an engine needs at its start.
@@ -268,161 +229,15 @@ impl Store {
         }
         let transaction = self.connection.transaction().map_err(StoreError::Write)?;
         batch.write(&transaction).map_err(StoreError::Write)?;
+        crash::point("written and not committed");
         let end = transaction.last_insert_rowid().unsigned_abs() + 1;
         transaction.commit().map_err(StoreError::Write)?;
+        crash::point("committed");
+        self.committed.send_modify(|committed| {
+            committed.batches += 1;
+            committed.declarations += u64::from(batch.declares());
+        });
         Ok(end - batch.events.len() as u64..end)
-    }
-}
-
-fn is_damage(error: &rusqlite::Error) -> bool {
-    matches!(error.sqlite_error_code(), Some(ErrorCode::NotADatabase | ErrorCode::DatabaseCorrupt))
-}
-
-/// Moves a damaged database away, with its log, to the first name that is free.
-fn move_aside(path: &Path) -> Result<PathBuf, StoreError> {
-    let with = |suffix: &str| {
-        let mut name = path.as_os_str().to_owned();
-        name.push(suffix);
-        PathBuf::from(name)
-    };
-    let kept = (1_u32..1_000)
-        .map(|number| with(&format!(".damaged-{number}")))
-        .find(|candidate| !candidate.exists())
-        .unwrap_or_else(|| with(".damaged"));
-    std::fs::rename(path, &kept)
-        .map_err(|source| StoreError::MoveAside { path: path.to_owned(), source })?;
-    for suffix in ["-wal", "-shm"] {
-        let beside = with(suffix);
-        if beside.exists() {
-            std::fs::remove_file(&beside)
-                .map_err(|source| StoreError::MoveAside { path: beside, source })?;
-        }
-    }
-    Ok(kept)
-}
-
-/// Everything that one round of inputs changed, already in the form in which it is written.
-#[derive(Debug, Default)]
-pub struct Batch {
-    meta: Vec<(&'static str, String)>,
-    projects: Vec<(String, Option<String>)>,
-    components: Vec<(InstanceId, Row)>,
-    events: Vec<NewEvent>,
-}
-
-/// What happens to a component's row.
-#[derive(Debug)]
-enum Row {
-    Put { spec: String, state: String },
-    State(String),
-    Remove,
-}
-
-impl Batch {
-    /// Whether there is nothing to write.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.meta.is_empty()
-            && self.projects.is_empty()
-            && self.components.is_empty()
-            && self.events.is_empty()
-    }
-
-    /// The boot that the states of this batch belong to.
-    pub fn boot_id(&mut self, boot_id: &str) {
-        self.meta.push(("boot_id", boot_id.to_owned()));
-    }
-
-    /// Run identifiers below this one were handed out.
-    pub fn next_run(&mut self, next_run: u64) {
-        self.meta.push(("next_run", next_run.to_string()));
-    }
-
-    /// A project was applied or loaded again.
-    pub fn put_project(&mut self, name: &str, record: &ProjectRecord) -> Result<(), StoreError> {
-        let data = serde_json::to_string(record).map_err(StoreError::Encode)?;
-        self.projects.push((name.to_owned(), Some(data)));
-        Ok(())
-    }
-
-    /// A project is gone.
-    pub fn remove_project(&mut self, name: &str) {
-        self.projects.push((name.to_owned(), None));
-    }
-
-    /// A component is new, or has a new spec.
-    pub fn put_component(
-        &mut self,
-        instance: &InstanceId,
-        component: &Component,
-    ) -> Result<(), StoreError> {
-        let spec = serde_json::to_string(&**component.spec()).map_err(StoreError::Encode)?;
-        let state = serde_json::to_string(component).map_err(StoreError::Encode)?;
-        self.components.push((instance.clone(), Row::Put { spec, state }));
-        Ok(())
-    }
-
-    /// A component that is known has changed its state.
-    pub fn put_state(
-        &mut self,
-        instance: &InstanceId,
-        component: &Component,
-    ) -> Result<(), StoreError> {
-        let state = serde_json::to_string(component).map_err(StoreError::Encode)?;
-        self.components.push((instance.clone(), Row::State(state)));
-        Ok(())
-    }
-
-    /// A component is gone.
-    pub fn remove_component(&mut self, instance: &InstanceId) {
-        self.components.push((instance.clone(), Row::Remove));
-    }
-
-    /// Something happened.
-    pub fn event(&mut self, event: NewEvent) {
-        self.events.push(event);
-    }
-
-    fn write(&self, connection: &Connection) -> rusqlite::Result<()> {
-        for (key, value) in &self.meta {
-            connection
-                .prepare_cached("INSERT OR REPLACE INTO meta VALUES (?1, ?2)")?
-                .execute(params![key, value])?;
-        }
-        for (name, data) in &self.projects {
-            match data {
-                Some(data) => connection
-                    .prepare_cached("INSERT OR REPLACE INTO projects VALUES (?1, ?2)")?
-                    .execute(params![name, data])?,
-                None => connection
-                    .prepare_cached("DELETE FROM projects WHERE name = ?1")?
-                    .execute(params![name])?,
-            };
-        }
-        for (instance, row) in &self.components {
-            let (project, component) = (&*instance.project, &*instance.component);
-            let replica = instance.replica;
-            match row {
-                Row::Put { spec, state } => connection
-                    .prepare_cached(
-                        "INSERT OR REPLACE INTO components VALUES (?1, ?2, ?3, ?4, ?5)",
-                    )?
-                    .execute(params![project, component, replica, spec, state])?,
-                Row::State(state) => connection
-                    .prepare_cached(
-                        "UPDATE components SET state = ?4
-                         WHERE project = ?1 AND component = ?2 AND replica = ?3",
-                    )?
-                    .execute(params![project, component, replica, state])?,
-                Row::Remove => connection
-                    .prepare_cached(
-                        "DELETE FROM components
-                         WHERE project = ?1 AND component = ?2 AND replica = ?3",
-                    )?
-                    .execute(params![project, component, replica])?,
-            };
-        }
-        events::write(connection, &self.events)
     }
 }
 

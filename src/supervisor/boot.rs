@@ -9,45 +9,105 @@
 //! What the keeper holds is the truth about what runs. A run that it does not know was never launched,
 //! or is a survivor of a keeper that was killed: its record tells, and the keeper adopts it. After
 //! another boot nothing is adopted and nothing is signalled; everything that is wanted starts anew.
+//!
+//! A state that could not be written for some time, or that was lost and restored from a copy, knows an
+//! older run of a component than the one that is alive. The run says in its record whose it is, and is
+//! taken over. Only a run whose owner is not known at all is ended.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::io;
+use std::os::fd::OwnedFd;
+use std::path::Path;
 use std::sync::Arc;
 
-use tokio::sync::{broadcast, mpsc, watch};
+use tokio::sync::{mpsc, watch};
 
 use super::round::Round;
-use super::{EVENTS_BUFFERED, Ending, Handle, Manifests, Project, Supervisor};
+use super::succession::Succession;
+use super::{Announcer, Ending, Handle, Lifetime, Project, Supervisor};
 use crate::home::Home;
 use crate::keeper::client::KeeperClient;
 use crate::keeper::record;
 use crate::keeper::wire::{Adopt, FromKeeper, RunPhase, RunState, ToKeeper, VERSION, Welcome};
-use crate::machine::{Answer, Change, Component, Fleet, FleetInput, Phase};
-use crate::model::{RunId, Time};
+use crate::logs::LogWatcher;
+use crate::machine::{Answer, Change, Component, Fleet, FleetInput, Means};
+use crate::model::{InstanceId, RunId, Time, Wanted};
 use crate::runner::helper::Helpers;
 use crate::runner::process::{BaseEnv, Runner, now};
+use crate::runner::sockets::Sockets;
 use crate::store::{Snapshot, Store};
 
-impl Supervisor {
-    /// Makes friends with the keeper and takes over what runs.
-    pub async fn boot(
-        keeper: KeeperClient,
-        home: Home,
-        store: Store,
-        snapshot: Snapshot,
-        manifests: Box<dyn Manifests>,
-    ) -> io::Result<(Self, Handle)> {
-        let keeper = Arc::new(keeper);
+/// The keeper, and what it has told: the first thing that an engine needs.
+#[derive(Debug)]
+pub struct Acquaintance {
+    keeper: Arc<KeeperClient>,
+    welcome: Welcome,
+    known: BTreeMap<RunId, RunState>,
+    /// What the keeper holds for the engine.
+    pub held: Held,
+}
+
+impl Acquaintance {
+    /// Makes friends with the keeper, and lets it adopt what a keeper before it has left behind.
+    pub async fn make(keeper: KeeperClient, home: &Home) -> io::Result<Self> {
         keeper.send(&ToKeeper::Hello { version: VERSION }, &[])?;
         let welcome = welcome(&keeper).await?;
-        let known = known_runs(&keeper, &home, &welcome).await?;
+        let (known, held) = known_runs(&keeper, home, &welcome).await?;
+        Ok(Self { keeper: Arc::new(keeper), welcome, known, held })
+    }
 
-        let (answers_in, answers) = mpsc::unbounded_channel();
+    /// The connection.
+    #[must_use]
+    pub fn keeper(&self) -> &Arc<KeeperClient> {
+        &self.keeper
+    }
+
+    /// Whether anything runs, or has ended without an engine having heard of it.
+    #[must_use]
+    pub fn has_runs(&self) -> bool {
+        !self.known.is_empty()
+    }
+}
+
+/// What a supervisor stands on.
+#[derive(Debug)]
+pub struct Foundation {
+    /// The folders.
+    pub home: Home,
+    /// The database.
+    pub store: Store,
+    /// What was read from it.
+    pub snapshot: Snapshot,
+    /// Watches the logs of components.
+    pub logs: LogWatcher,
+    /// The container engine.
+    pub containers: crate::container::Engine,
+    /// Told when all manifests are to be read again.
+    pub reloads: mpsc::UnboundedSender<()>,
+    /// What components listen on.
+    pub sockets: Sockets,
+    /// How long the daemon lives.
+    pub lifetime: Lifetime,
+}
+
+/// Descriptors that the keeper holds for the engine, by name.
+pub type Held = BTreeMap<String, OwnedFd>;
+
+impl Supervisor {
+    /// Takes over what runs. Must be called inside of a tokio runtime.
+    #[must_use]
+    pub fn boot(acquaintance: Acquaintance, foundation: Foundation) -> (Self, Handle) {
+        let Foundation { home, store, snapshot, logs, containers, reloads, sockets, lifetime } =
+            foundation;
+        let Acquaintance { keeper, welcome, known, held } = acquaintance;
+        sockets.restore(held);
+
+        let (reports_in, reports) = mpsc::unbounded_channel();
         let (inputs_in, inputs) = mpsc::unbounded_channel();
-        let (events, _) = broadcast::channel(EVENTS_BUFFERED);
+        let events = Announcer::default();
         let (changes, changes_out) = watch::channel(0);
-        let handle = Handle { inputs: inputs_in, events: events.clone(), changes: changes_out };
-        let runner = Runner::new(keeper.clone(), home, now(), answers_in);
+        let runner =
+            Runner::new(keeper.clone(), containers, home.clone(), sockets, now(), reports_in);
         let projects: BTreeMap<String, Project> = snapshot
             .projects
             .iter()
@@ -56,8 +116,15 @@ impl Supervisor {
                 (name.clone(), Project { record, error: None, error_at: None })
             })
             .collect();
+        let (projects_out, projects_in) = watch::channel(Arc::new(projects.clone()));
+        let handle = Handle {
+            inputs: inputs_in,
+            events: events.clone(),
+            changes: changes_out,
+            projects: projects_in,
+        };
         let mut supervisor = Self {
-            fleet: Fleet::new(snapshot.next_run),
+            fleet: Fleet::new(next_run(snapshot.next_run, &known)),
             store,
             runner,
             keeper,
@@ -67,19 +134,26 @@ impl Supervisor {
                     (name.as_str().into(), BaseEnv::new(project.record.base_env.clone()))
                 })
                 .collect(),
+            had_projects: !projects.is_empty(),
             projects,
+            projects_out,
+            reloads,
             welcome,
-            manifests,
-            leaving: BTreeSet::new(),
+            logs,
+            home,
+            leaving: BTreeMap::new(),
             inputs,
-            answers,
+            reports,
             events,
             changes,
             store_error: None,
+            stored: BTreeMap::new(),
+            succession: Succession::default(),
             ending: Ending::No,
+            lifetime,
         };
         supervisor.take_over(snapshot, &known);
-        Ok((supervisor, handle))
+        (supervisor, handle)
     }
 
     fn take_over(&mut self, snapshot: Snapshot, known: &BTreeMap<RunId, RunState>) {
@@ -90,36 +164,55 @@ impl Supervisor {
         }
         if snapshot.boot_id.as_deref() == Some(&*self.welcome.boot_id) {
             for (instance, spec, component) in snapshot.components {
-                self.fleet.restore(&instance, component.restored(spec, at));
+                let mut component = component.restored(spec, at);
+                if let Some(run) = lost_run(&instance, &component, known) {
+                    tracing::warn!(%instance, %run, "running, and not in the state: taken over");
+                    component = component.found_alive(run);
+                    round.declare(&instance);
+                }
+                self.fleet.restore(&instance, component);
             }
             self.reconcile(at, known, &mut round);
             let resumed = self.fleet.resume(at);
             round.gather(resumed);
         } else {
             // Times of another boot mean nothing, and nothing of it runs any more.
-            let changes = snapshot
-                .components
-                .into_iter()
-                .filter(|(_, _, component)| {
-                    component.wish().wanted() == crate::model::Wanted::Running
-                })
-                .map(|(instance, spec, _)| Change::Create(instance, spec))
-                .collect();
+            let mut changes = Vec::new();
+            for (instance, spec, component) in snapshot.components {
+                match component.wish().wanted() {
+                    Wanted::Running => changes.push(Change::Create(instance, spec)),
+                    // Stopped by a person, and still declared.
+                    Wanted::Stopped => {
+                        round.declare(&instance);
+                        self.fleet.restore(&instance, Component::new(spec, 0));
+                    }
+                }
+            }
             self.feed(at, FleetInput::Apply(changes), &mut round);
         }
         self.end_strangers(known);
+        for (instance, _) in self.fleet.iter() {
+            self.watch_log(instance);
+        }
         round.note_boot(&self.welcome.boot_id);
+        self.find_sockets(known);
+        // What was held for a component that is gone by now.
+        self.close_sockets();
         self.finish(round);
     }
 
     /// Tells each component that has a run what became of it.
     fn reconcile(&mut self, at: Time, known: &BTreeMap<RunId, RunState>, round: &mut Round) {
-        let runs: Vec<RunId> = self
-            .fleet
-            .iter()
-            .filter(|(_, component)| !is_external(component))
-            .filter_map(|(_, component)| component.run())
-            .collect();
+        let mut runs: Vec<RunId> = Vec::new();
+        for (instance, component) in self.fleet.iter() {
+            match (component.run(), component.means()) {
+                (Some(run), Some(Means::Keeper)) => runs.push(run),
+                // Its engine knows, and is asked.
+                (Some(run), Some(Means::Engine)) => self.runner.adopt(instance, run),
+                // External components have runs that nobody knows of.
+                (Some(_), Some(Means::Others) | None) | (None, _) => {}
+            }
+        }
         for run in runs {
             let Some(state) = known.get(&run) else {
                 self.feed(at, FleetInput::Answer(run, Answer::Lost), round);
@@ -134,6 +227,16 @@ impl Supervisor {
             if let Some((run, answer)) = self.runner.told(&message) {
                 self.feed(at, FleetInput::Answer(run, answer), round);
             }
+        }
+    }
+
+    /// What components listen on, and the keeper does not hold, because it was killed with its engine.
+    fn find_sockets(&self, known: &BTreeMap<RunId, RunState>) {
+        for state in known.values().filter(|state| matches!(state.phase, RunPhase::Running)) {
+            let Some(instance) = self.fleet.owner(state.run) else { continue };
+            let Some(component) = self.fleet.get(instance) else { continue };
+            let process = (state.pid, state.inode);
+            self.runner.find_sockets(instance, component.spec(), process);
         }
     }
 
@@ -157,9 +260,31 @@ impl Supervisor {
     }
 }
 
-/// External components have runs that no keeper knows of.
-fn is_external(component: &Component) -> bool {
-    matches!(component.phase(), Phase::Alive(alive) if alive.run.is_external())
+/// The run of an instance that is alive, where the state knows of another one that is not, or of none.
+fn lost_run(
+    instance: &InstanceId,
+    component: &Component,
+    known: &BTreeMap<RunId, RunState>,
+) -> Option<RunId> {
+    let is_alive = |state: &RunState| match state.phase {
+        RunPhase::Launching | RunPhase::Running => true,
+        RunPhase::Failed(_) | RunPhase::Ended(_) => false,
+    };
+    // What the keeper does not start, it does not know either.
+    let is_of_others = matches!(component.means(), Some(Means::Engine | Means::Others));
+    if is_of_others || component.run().is_some_and(|run| known.contains_key(&run)) {
+        return None;
+    }
+    let key = instance.to_string();
+    let of_it = known.values().rev().filter(|state| !Helpers::is_helper(state.run));
+    of_it.into_iter().find(|state| state.key == key && is_alive(state)).map(|state| state.run)
+}
+
+/// The number of the next run. What was launched while the state could not be written is not in it, and
+/// the keeper, which starts no run twice, would answer for the old run.
+fn next_run(stored: u64, known: &BTreeMap<RunId, RunState>) -> u64 {
+    let of_components = known.keys().filter(|run| !Helpers::is_helper(**run));
+    of_components.map(|run| run.0.saturating_add(1)).fold(stored, u64::max)
 }
 
 async fn welcome(keeper: &KeeperClient) -> io::Result<Welcome> {
@@ -175,12 +300,24 @@ async fn known_runs(
     keeper: &KeeperClient,
     home: &Home,
     welcome: &Welcome,
-) -> io::Result<BTreeMap<RunId, RunState>> {
-    let mut known = list(keeper).await?;
+) -> io::Result<(BTreeMap<RunId, RunState>, Held)> {
+    let mut held = Held::new();
+    let mut known = list(keeper, &mut held).await?;
     let records = record::read_all(&home.records())?;
+    // Whoever wrote them died with his keeper. One that is being written is of a run that is known.
+    for (run, torn) in records.torn {
+        if !known.contains_key(&run) {
+            remove_record(&torn);
+        }
+    }
     let mut adopted = false;
     for left in records.complete {
-        if known.contains_key(&left.run) || left.boot_id != welcome.boot_id {
+        if known.contains_key(&left.run) {
+            continue;
+        }
+        // Its number may be given again, if the state was lost as well.
+        if left.boot_id != welcome.boot_id {
+            remove_record(&home.records().join(record::file_name(left.run)));
             continue;
         }
         adopted = true;
@@ -194,16 +331,24 @@ async fn known_runs(
         keeper.send(&ToKeeper::Adopt(adopt), &[])?;
     }
     if adopted {
-        known = list(keeper).await?;
+        known = list(keeper, &mut held).await?;
     }
-    Ok(known)
+    Ok((known, held))
 }
 
-async fn list(keeper: &KeeperClient) -> io::Result<BTreeMap<RunId, RunState>> {
+/// One that cannot be removed is met again by the next engine.
+fn remove_record(path: &Path) {
+    if let Err(error) = std::fs::remove_file(path) {
+        tracing::warn!("cannot remove {}: {error}", path.display());
+    }
+}
+
+async fn list(keeper: &KeeperClient, held: &mut Held) -> io::Result<BTreeMap<RunId, RunState>> {
     keeper.send(&ToKeeper::List, &[])?;
     let mut known = BTreeMap::new();
-    while let Some((message, _)) = keeper.recv().await? {
+    while let Some((message, descriptor)) = keeper.recv().await? {
         match message {
+            FromKeeper::HeldFd { name } => held.extend(descriptor.map(|fd| (name, fd))),
             FromKeeper::RunState(state) => {
                 known.insert(state.run, *state);
             }
@@ -214,9 +359,10 @@ async fn list(keeper: &KeeperClient) -> io::Result<BTreeMap<RunId, RunState>> {
             | FromKeeper::SpawnFailed(_)
             | FromKeeper::Exited(_)
             | FromKeeper::Gone { .. }
-            | FromKeeper::HeldFd { .. }
             | FromKeeper::Terminate { .. }
-            | FromKeeper::ReloadRequested => {}
+            | FromKeeper::ReloadRequested
+            | FromKeeper::Estate
+            | FromKeeper::NotReplaced { .. } => {}
         }
     }
     Err(io::ErrorKind::UnexpectedEof.into())

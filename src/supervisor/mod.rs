@@ -19,41 +19,58 @@
 //!   `store_error` and said, and changes of what is declared are refused until it can be written again.
 //! - The keeper is gone: the loop ends with [`Ended::KeeperLost`], and the engine becomes a new keeper.
 //!
-//! Deliberately absent: manifests' text (a [`Manifests`] loads them), rendering, sockets.
+//! - Nothing is declared any more, and the daemon was started by an `apply`: it ends.
+//!
+//! Deliberately absent: manifests' text (it is loaded elsewhere, because that takes time), rendering,
+//! sockets.
 
+mod announce;
 mod boot;
 mod record;
 mod round;
+mod succession;
 
-use std::collections::{BTreeMap, BTreeSet};
+pub use announce::{Announcer, Events};
+pub use boot::{Acquaintance, Foundation, Held};
+
+use std::collections::BTreeMap;
+use std::os::fd::OwnedFd;
+use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
-use tokio::sync::{broadcast, mpsc, oneshot, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 
+use crate::home::Home;
 use crate::keeper::client::KeeperClient;
 use crate::keeper::wire::{FromKeeper, ToKeeper, Welcome};
-use crate::machine::{Action, Answer, Fleet};
-use crate::model::InstanceId;
+use crate::logs::LogWatcher;
+use crate::machine::{Action, Fleet};
+use crate::model::spec::ComponentSpec;
+use crate::model::{InstanceId, Time};
 use crate::plan::Plan;
-use crate::runner::process::{BaseEnv, Runner};
+use crate::runner::Report;
+use crate::runner::process::{BaseEnv, Runner, instant_of, now};
 use crate::store::{EventFilter, EventRecord, ProjectRecord, Store, StoreError};
 
-pub use record::{LoadFailure, LoadedProject, Manifests, Project};
+pub use record::{LoadFailure, LoadedProject, Project, Projects};
+use succession::Succession;
 
-/// How many events a follower may lag behind before it is told that it has missed some.
-const EVENTS_BUFFERED: usize = 4_096;
+/// How long a daemon without projects waits for the apply that started it.
+const FIRST_APPLY: Duration = Duration::from_secs(30);
+
+/// How long it stays for those who ask what became of the last project.
+const LAST_WORDS: Duration = Duration::from_millis(500);
 
 /// Everything that reaches the supervisor.
 #[derive(Debug)]
 pub enum Input {
-    /// The keeper says something.
-    Keeper(FromKeeper),
-    /// The runner reports about a run.
-    Answer(crate::model::RunId, Answer),
+    /// The keeper says something, perhaps with a descriptor beside it.
+    Keeper(FromKeeper, Option<OwnedFd>),
+    /// The runner has something to say.
+    Report(Report),
     /// The interface asks something.
     Request(Request),
-    /// The files of a project have changed, or SIGHUP came (`None`: all projects).
-    Reload(Option<String>),
     /// The daemon is to end in order.
     Terminate,
 }
@@ -65,17 +82,23 @@ pub enum Request {
     Apply {
         /// What is applied.
         record: Box<ProjectRecord>,
+        /// What the manifest says.
+        loaded: Box<LoadedProject>,
         /// Only plan.
         dry_run: bool,
         /// The plan, once it is under way.
         reply: oneshot::Sender<Result<Applied, Refusal>>,
     },
-    /// Read the manifests of these projects again; empty means all.
+    /// The manifest of a project was read again.
     Reload {
-        /// Names of projects.
-        projects: Vec<String>,
-        /// One answer a project.
-        reply: oneshot::Sender<Vec<(String, Result<Applied, Refusal>)>>,
+        /// The project's name.
+        project: String,
+        /// Its generation at that time. What was read with another's variables is not used.
+        generation: u64,
+        /// What the manifest says, or why it cannot be loaded.
+        outcome: Result<Box<LoadedProject>, Box<LoadFailure>>,
+        /// The plan, once it is under way.
+        reply: oneshot::Sender<Result<Applied, Refusal>>,
     },
     /// Tell these instances something.
     Control {
@@ -86,6 +109,15 @@ pub enum Request {
         /// Once it is under way.
         reply: oneshot::Sender<()>,
     },
+    /// Stop everything of these projects, in reverse order, and forget them.
+    Down {
+        /// Their names.
+        projects: Vec<String>,
+        /// Also what the volumes of their containers hold.
+        volumes: bool,
+        /// What is being ended.
+        reply: oneshot::Sender<Vec<InstanceId>>,
+    },
     /// Send a signal to the main processes of these instances.
     Signal {
         /// Its number.
@@ -94,6 +126,18 @@ pub enum Request {
         instances: Vec<InstanceId>,
         /// Those that had a process.
         reply: oneshot::Sender<Vec<InstanceId>>,
+    },
+    /// Show what the keeper would hand over to another program.
+    Rehearse {
+        /// A memory that holds it, or why not.
+        reply: oneshot::Sender<Result<OwnedFd, String>>,
+    },
+    /// Replace the daemon by another program. With success the engine ends.
+    Replace {
+        /// Its absolute path.
+        program: PathBuf,
+        /// Why nothing was replaced.
+        reply: oneshot::Sender<String>,
     },
     /// Look at everything. The closure runs inside the loop and must be short.
     Look(Look),
@@ -123,9 +167,11 @@ pub struct World<'a> {
     /// All projects.
     pub projects: &'a BTreeMap<String, Project>,
     /// The time of the look.
-    pub now: crate::model::Time,
+    pub now: Time,
     /// Who the keeper is.
     pub keeper: &'a Welcome,
+    /// Who carries things out.
+    pub runner: &'a Runner,
     /// Why the store cannot be written, if it cannot.
     pub store_error: Option<&'a str>,
 }
@@ -157,6 +203,10 @@ pub enum Refusal {
     Store(String),
     /// No such project.
     Unknown(String),
+    /// The project was applied anew while its manifest was read.
+    Stale,
+    /// The daemon is ending.
+    Ending,
 }
 
 /// Why the loop has ended.
@@ -174,9 +224,11 @@ pub struct Handle {
     /// For inputs.
     pub inputs: mpsc::UnboundedSender<Input>,
     /// All events from now on.
-    pub events: broadcast::Sender<Arc<EventRecord>>,
+    pub events: Announcer,
     /// Counts up with every round that changed something.
     pub changes: watch::Receiver<u64>,
+    /// The projects, told anew when one of them changes.
+    pub projects: watch::Receiver<Projects>,
 }
 
 /// The supervisor.
@@ -186,23 +238,57 @@ pub struct Supervisor {
     runner: Runner,
     keeper: Arc<KeeperClient>,
     welcome: Welcome,
-    manifests: Box<dyn Manifests>,
+    logs: LogWatcher,
+    home: Home,
     projects: BTreeMap<String, Project>,
+    projects_out: watch::Sender<Projects>,
+    /// SIGHUP: all manifests are to be read again.
+    reloads: mpsc::UnboundedSender<()>,
     base_envs: BTreeMap<Arc<str>, BaseEnv>,
     /// Projects that are forgotten once their last component is gone.
-    leaving: BTreeSet<String>,
+    leaving: BTreeMap<String, Leaving>,
     inputs: mpsc::UnboundedReceiver<Input>,
-    answers: mpsc::UnboundedReceiver<(crate::model::RunId, Answer)>,
-    events: broadcast::Sender<Arc<EventRecord>>,
+    reports: mpsc::UnboundedReceiver<Report>,
+    events: Announcer,
     changes: watch::Sender<u64>,
     store_error: Option<String>,
+    /// The specs that the store holds.
+    stored: BTreeMap<InstanceId, Arc<ComponentSpec>>,
+    succession: Succession,
     ending: Ending,
+    lifetime: Lifetime,
+    had_projects: bool,
+}
+
+/// What is left to do for a project once its last component is gone.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Leaving {
+    /// Nothing.
+    Plain,
+    /// The networks that were made for its containers are to be removed, and perhaps the volumes.
+    Containers {
+        /// Whether the volumes as well.
+        volumes: bool,
+    },
+    /// They are being removed.
+    Clearing,
+}
+
+/// How long a daemon lives.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Lifetime {
+    /// Until it is told to end.
+    Unlimited,
+    /// For as long as something is declared: it was started by an `apply`.
+    Projects,
 }
 
 /// Whether the daemon is ending.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Ending {
     No,
+    /// Nothing is declared, and nobody will miss the daemon from then on.
+    Idle(Time),
     /// Everything is being stopped.
     Stopping,
 }
@@ -215,12 +301,21 @@ impl std::fmt::Debug for Supervisor {
     }
 }
 
+impl Drop for Supervisor {
+    fn drop(&mut self) {
+        self.events.close();
+    }
+}
+
 impl Supervisor {
     /// Runs until the daemon ends or the keeper is gone.
     pub async fn run(mut self) -> Ended {
         loop {
+            self.consider_ending();
             if self.is_over() {
                 drop(self.keeper.send(&ToKeeper::Shutdown, &[]));
+                // Behind the acknowledgements of a thousand runs there may be no room for it at once.
+                self.keeper.sent().await;
                 return Ended::InOrder;
             }
             let Some(inputs) = self.next_inputs().await else { return Ended::KeeperLost };
@@ -230,7 +325,11 @@ impl Supervisor {
 
     /// Waits for the next input and takes everything else that is there already.
     async fn next_inputs(&mut self) -> Option<Vec<Input>> {
-        let deadline = self.fleet.next_deadline().map(crate::runner::process::instant_of);
+        let idle = match self.ending {
+            Ending::Idle(until) => Some(until),
+            Ending::No | Ending::Stopping => None,
+        };
+        let deadline = self.fleet.next_deadline().into_iter().chain(idle).min().map(instant_of);
         let sleep = async {
             match deadline {
                 Some(deadline) => tokio::time::sleep_until(deadline).await,
@@ -240,19 +339,21 @@ impl Supervisor {
         let mut inputs = Vec::new();
         tokio::select! {
             message = self.keeper.recv() => match message {
-                Ok(Some((message, _))) => inputs.push(Input::Keeper(message)),
+                Ok(Some((message, descriptor))) => {
+                    inputs.push(Input::Keeper(message, descriptor));
+                }
                 Ok(None) => return None,
                 Err(error) => {
                     tracing::error!(%error, "the keeper cannot be understood");
                     return None;
                 }
             },
-            Some((run, answer)) = self.answers.recv() => inputs.push(Input::Answer(run, answer)),
+            Some(report) = self.reports.recv() => inputs.push(Input::Report(report)),
             Some(input) = self.inputs.recv() => inputs.push(input),
             () = sleep => {}
         }
-        while let Ok((run, answer)) = self.answers.try_recv() {
-            inputs.push(Input::Answer(run, answer));
+        while let Ok(report) = self.reports.try_recv() {
+            inputs.push(Input::Report(report));
         }
         while let Ok(input) = self.inputs.try_recv() {
             inputs.push(input);
@@ -260,8 +361,27 @@ impl Supervisor {
         Some(inputs)
     }
 
+    /// A daemon that was started by an `apply` ends with the last project.
+    fn consider_ending(&mut self) {
+        let is_empty = self.projects.is_empty() && self.fleet.iter().next().is_none();
+        self.ending = match self.ending {
+            Ending::No if is_empty && self.lifetime == Lifetime::Projects => {
+                // The first apply is still to come, or the last `down` is still being told about.
+                let patience = if self.had_projects { LAST_WORDS } else { FIRST_APPLY };
+                Ending::Idle(now() + patience)
+            }
+            Ending::Idle(_) if !is_empty => Ending::No,
+            other => other,
+        };
+        self.had_projects |= !is_empty;
+    }
+
     /// Whether everything that had to end before the daemon has ended.
     fn is_over(&self) -> bool {
-        self.ending == Ending::Stopping && !self.fleet.iter().any(|(_, member)| member.is_live())
+        match self.ending {
+            Ending::No => false,
+            Ending::Idle(until) => until <= now(),
+            Ending::Stopping => !self.fleet.iter().any(|(_, member)| member.is_live()),
+        }
     }
 }

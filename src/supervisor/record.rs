@@ -1,10 +1,14 @@
-//! What the supervisor knows of a project, and who loads its manifest.
+//! What the supervisor knows of a project, and what is loaded for it.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use crate::model::spec::ProjectSpec;
 use crate::store::ProjectRecord;
+
+/// All projects by name.
+pub type Projects = Arc<BTreeMap<String, Project>>;
 
 /// A project that is applied.
 #[derive(Clone, Debug)]
@@ -45,12 +49,6 @@ pub struct LoadFailure {
     pub column: u32,
     /// All mistakes, as the interface shows them.
     pub report: crate::api::v1::Rejected,
-}
-
-/// Loads manifests.
-pub trait Manifests: Send {
-    /// Loads the manifest of a record, with the record's variables and profiles.
-    fn load(&self, record: &ProjectRecord) -> Result<LoadedProject, Box<LoadFailure>>;
-    /// Whether anything that a load would read has changed since the record was made.
-    fn has_changed(&self, record: &ProjectRecord) -> bool;
+    /// Files whose change may heal it.
+    pub watched: Vec<PathBuf>,
 }

@@ -1,14 +1,24 @@
 //! One round of the loop: step, store, act, tell.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
-use super::{Applied, Ending, Input, LoadFailure, Project, Refusal, Request, Supervisor, World};
-use crate::keeper::wire::{FromKeeper, Scope, ToKeeper};
+use super::{
+    Applied, Ending, Input, Leaving, LoadFailure, LoadedProject, Project, Refusal, Request,
+    Supervisor, World,
+};
+use crate::crash;
+use crate::keeper::wire::FromKeeper;
+use crate::logs::Keep;
+use crate::machine::phase::Phase;
 use crate::machine::{Action, Effect, FleetInput, FleetStep};
+use crate::model::spec::Workload;
 use crate::model::{Event, InstanceId, Severity, Time};
 use crate::plan::{self, Current, Intent};
+use crate::runner::Report;
 use crate::runner::process::{BaseEnv, now};
+use crate::runner::sockets::Use;
 use crate::store::{Batch, EventRecord, NewEvent, ProjectRecord};
 
 /// What a round gathers before anything is acted on.
@@ -24,14 +34,21 @@ pub(super) struct Round {
     batch: Batch,
     /// Something changed that somebody may be looking at.
     visible: bool,
+    /// A project is new, gone, or has another record or error.
+    projects_changed: bool,
     /// Sent when everything is done.
-    replies: Vec<Box<dyn FnOnce() + Send>>,
+    pub(super) replies: Vec<Box<dyn FnOnce() + Send>>,
 }
 
 impl Round {
     /// The states that are written from now on belong to this boot.
     pub(super) fn note_boot(&mut self, boot_id: &str) {
         self.batch.boot_id(boot_id);
+    }
+
+    /// The instance is to be written whole.
+    pub(super) fn declare(&mut self, instance: &InstanceId) {
+        self.declared.insert(instance.clone());
     }
 
     /// Takes what came of a step.
@@ -58,10 +75,10 @@ impl Supervisor {
             self.take(at, input, &mut round);
         }
         // Exits come in storms: whatever the keeper has to say by now belongs to this round.
-        while let Some(Ok(Some((message, _)))) =
+        while let Some(Ok(Some((message, descriptor)))) =
             futures_util::FutureExt::now_or_never(self.keeper.recv())
         {
-            self.take(at, Input::Keeper(message), &mut round);
+            self.take(at, Input::Keeper(message, descriptor), &mut round);
         }
         self.feed(at, FleetInput::Tick, &mut round);
         self.finish(round);
@@ -69,29 +86,37 @@ impl Supervisor {
 
     fn take(&mut self, at: Time, input: Input, round: &mut Round) {
         match input {
-            Input::Keeper(message) => self.heard(at, &message, round),
-            Input::Answer(run, answer) => self.feed(at, FleetInput::Answer(run, answer), round),
-            Input::Request(request) => self.serve(at, request, round),
-            Input::Reload(project) => {
-                let names: Vec<String> = project
-                    .map_or_else(|| self.projects.keys().cloned().collect(), |name| vec![name]);
-                for name in names {
-                    self.reload(at, &name, Trigger::File, round).ok();
+            Input::Keeper(message, descriptor) => self.heard(at, &message, descriptor, round),
+            Input::Report(Report::Answer(run, answer)) => {
+                self.feed(at, FleetInput::Answer(run, answer), round);
+            }
+            Input::Report(Report::Cleared(project)) => {
+                if let Some(leaving @ Leaving::Clearing) = self.leaving.get_mut(&project) {
+                    *leaving = Leaving::Plain;
                 }
             }
+            Input::Report(Report::Provided) => {
+                let containers = self.containers();
+                self.feed(at, FleetInput::Provided(containers), round);
+            }
+            Input::Request(request) => self.serve(at, request, round),
             Input::Terminate => self.terminate(at, round),
         }
     }
 
-    fn heard(&mut self, at: Time, message: &FromKeeper, round: &mut Round) {
+    fn heard(
+        &mut self,
+        at: Time,
+        message: &FromKeeper,
+        descriptor: Option<OwnedFd>,
+        round: &mut Round,
+    ) {
         match message {
             FromKeeper::Terminate { .. } => self.terminate(at, round),
-            FromKeeper::ReloadRequested => {
-                let names: Vec<String> = self.projects.keys().cloned().collect();
-                for name in names {
-                    self.reload(at, &name, Trigger::Person, round).ok();
-                }
-            }
+            // Nobody reads manifests while the engine starts; it reads them all then.
+            FromKeeper::ReloadRequested => drop(self.reloads.send(())),
+            FromKeeper::Estate => self.succession.shown(descriptor),
+            FromKeeper::NotReplaced { why } => self.succession.not_replaced(why),
             FromKeeper::Welcome(_)
             | FromKeeper::Spawned(_)
             | FromKeeper::SpawnFailed(_)
@@ -120,34 +145,35 @@ impl Supervisor {
 
     fn serve(&mut self, at: Time, request: Request, round: &mut Round) {
         match request {
-            Request::Apply { record, dry_run, reply } => {
-                let outcome = self.apply(at, *record, dry_run, round);
+            Request::Apply { record, loaded, dry_run, reply } => {
+                let outcome = self.apply(at, *record, &loaded, dry_run, round);
                 round.replies.push(Box::new(move || drop(reply.send(outcome))));
             }
-            Request::Reload { projects, reply } => {
-                let names = if projects.is_empty() {
-                    self.projects.keys().cloned().collect()
-                } else {
-                    projects
-                };
-                let mut outcomes = Vec::new();
-                for name in names {
-                    let outcome = self.reload(at, &name, Trigger::Person, round);
-                    outcomes.push((name, outcome));
-                }
-                round.replies.push(Box::new(move || drop(reply.send(outcomes))));
+            Request::Reload { project, generation, outcome, reply } => {
+                let outcome = self.reload(at, &project, generation, outcome, round);
+                round.replies.push(Box::new(move || drop(reply.send(outcome))));
             }
             Request::Control { action, instances, reply } => {
-                if action == Action::Remove {
-                    let projects: BTreeSet<&str> =
-                        instances.iter().map(|id| &*id.project).collect();
-                    self.leaving.extend(projects.into_iter().map(str::to_owned));
-                }
                 self.feed(at, FleetInput::Control(action, instances), round);
                 round.replies.push(Box::new(move || {
                     // Nobody may be waiting any more.
                     let _ = reply.send(());
                 }));
+            }
+            Request::Down { projects, volumes, reply } => {
+                let instances: Vec<InstanceId> = self
+                    .fleet
+                    .iter()
+                    .filter(|(instance, _)| projects.iter().any(|name| **name == *instance.project))
+                    .map(|(instance, _)| instance.clone())
+                    .collect();
+                for name in projects {
+                    let leaving = self.leaving_of(&name, volumes);
+                    self.leaving.insert(name, leaving);
+                }
+                self.feed(at, FleetInput::Control(Action::Remove, instances.clone()), round);
+                // Nobody may be waiting any more.
+                round.replies.push(Box::new(move || drop(reply.send(instances))));
             }
             Request::Signal { signal, instances, reply } => {
                 let reached = instances
@@ -156,6 +182,8 @@ impl Supervisor {
                     .collect();
                 drop(reply.send(reached));
             }
+            Request::Rehearse { reply } => self.rehearse(reply),
+            Request::Replace { program, reply } => self.replace(program, reply, round),
             Request::Look(look) => (look.0)(&self.world(at)),
             Request::Events { filter, reply } => drop(reply.send(self.store.events(&filter))),
         }
@@ -167,68 +195,75 @@ impl Supervisor {
             projects: &self.projects,
             now: at,
             keeper: &self.welcome,
+            runner: &self.runner,
             store_error: self.store_error.as_deref(),
         }
     }
 
     fn signal(&self, signal: i32, instance: &InstanceId) -> bool {
         let Some(component) = self.fleet.get(instance) else { return false };
-        let has_process = component.view(now()).pid.is_some();
+        let has_process = component.view(now()).body.is_some();
         let Some(run) = component.run().filter(|_| has_process) else { return false };
-        let message = ToKeeper::Signal { run, signal, scope: Scope::Main, resume: false };
-        self.keeper.send(&message, &[]).is_ok()
+        self.runner.signal(run, signal).is_ok()
     }
 
-    /// Loads a manifest and makes it so.
+    /// All instances that are declared as containers.
+    fn containers(&self) -> Vec<InstanceId> {
+        let is_container = |component: &crate::machine::Component| {
+            matches!(component.spec().workload, Workload::Container(_))
+        };
+        let found = self.fleet.iter().filter(|(_, component)| is_container(component));
+        found.map(|(instance, _)| instance.clone()).collect()
+    }
+
+    /// Makes a manifest so.
     fn apply(
         &mut self,
         at: Time,
         record: ProjectRecord,
+        loaded: &LoadedProject,
         dry_run: bool,
         round: &mut Round,
     ) -> Result<Applied, Refusal> {
         if let Some(error) = &self.store_error {
             return Err(Refusal::Store(error.clone()));
         }
-        let loaded = self.manifests.load(&record).map_err(Refusal::Manifest)?;
-        let name = loaded.spec.name.clone();
-        if let Some(other) = self.projects.get(&name)
+        let name = &loaded.spec.name;
+        if let Some(other) = self.projects.get(name)
             && other.record.manifest != record.manifest
-            && !self.leaving.contains(&name)
+            && !self.leaving.contains_key(name)
         {
-            return Err(Refusal::Taken { project: name, by: other.record.manifest.clone() });
+            let (project, by) = (name.clone(), other.record.manifest.clone());
+            return Err(Refusal::Taken { project, by });
         }
-        self.converge(at, record, &loaded, Intent::Apply, dry_run, round)
+        self.converge(at, record, loaded, Intent::Apply, dry_run, round)
     }
 
-    /// Reads the manifest of a project that is applied again, and converges.
+    /// Converges to the manifest of a project that is applied, as it was read again.
     fn reload(
         &mut self,
         at: Time,
         name: &str,
-        trigger: Trigger,
+        generation: u64,
+        outcome: Result<Box<LoadedProject>, Box<LoadFailure>>,
         round: &mut Round,
     ) -> Result<Applied, Refusal> {
-        let Some(project) = self.projects.get(name) else {
-            return Err(Refusal::Unknown(name.to_owned()));
-        };
-        // A file that was touched, and reads as before, is no change. A load that failed before is
-        // tried again all the same.
+        let known = self.projects.get(name).filter(|_| !self.leaving.contains_key(name));
+        let Some(project) = known else { return Err(Refusal::Unknown(name.to_owned())) };
+        if project.record.generation != generation {
+            return Err(Refusal::Stale);
+        }
         let record = project.record.clone();
-        if trigger == Trigger::File
-            && project.error.is_none()
-            && !self.manifests.has_changed(&record)
-        {
-            return Ok(Applied {
-                project: name.to_owned(),
-                plan: plan::Plan::default(),
-                warnings: Vec::new(),
-            });
-        }
-        if let Some(error) = &self.store_error {
-            return Err(Refusal::Store(error.clone()));
-        }
-        match self.manifests.load(&record) {
+        match outcome {
+            // Another name in the file is another project; the old one would be forgotten in silence.
+            Ok(loaded) if loaded.spec.name != name => {
+                let failure = Box::new(renamed(&record, name, &loaded.spec.name));
+                self.reject(name, failure.clone(), round);
+                Err(Refusal::Manifest(failure))
+            }
+            Ok(_) if self.store_error.is_some() => {
+                Err(Refusal::Store(self.store_error.clone().unwrap_or_default()))
+            }
             Ok(loaded) => self.converge(at, record, &loaded, Intent::Reload, false, round),
             Err(failure) => {
                 self.reject(name, failure.clone(), round);
@@ -247,7 +282,7 @@ impl Supervisor {
             });
             project.error = Some(failure);
             project.error_at = Some(wall_nanos());
-            round.visible = true;
+            round.projects_changed = true;
             if told {
                 return;
             }
@@ -260,7 +295,7 @@ impl Supervisor {
         &mut self,
         at: Time,
         mut record: ProjectRecord,
-        loaded: &super::LoadedProject,
+        loaded: &LoadedProject,
         intent: Intent,
         dry_run: bool,
         round: &mut Round,
@@ -281,14 +316,18 @@ impl Supervisor {
             return Ok(applied);
         }
         self.leaving.remove(&name);
-        let generation = self.projects.get(&name).map_or(0, |known| known.record.generation);
+        let before = self.projects.get(&name).map(|known| &known.record);
+        let is_same = before.is_some_and(|before| before.sha256 == loaded.sha256);
+        let generation = before.map_or(0, |before| before.generation);
         // Only what the manifest names is kept of the environment of the apply.
         record.variables.retain(|variable, _| loaded.variables.contains(variable));
         record.watched.clone_from(&loaded.watched);
         record.info.clone_from(&loaded.spec.info);
         record.sha256.clone_from(&loaded.sha256);
         record.loaded_at = wall_nanos();
-        record.generation = generation + 1;
+        // The number tells what is wanted, not how often somebody asked.
+        let is_news = !is_same || !applied.plan.is_empty();
+        record.generation = generation + u64::from(is_news);
         self.base_envs.insert(name.as_str().into(), BaseEnv::new(record.base_env.clone()));
         if let Err(error) = round.batch.put_project(&name, &record) {
             return Err(Refusal::Store(error.to_string()));
@@ -303,7 +342,7 @@ impl Supervisor {
             round.events.push(of_project(&name, "applied", Severity::Info, message));
         }
         self.projects.insert(name, Project { record, error: None, error_at: None });
-        round.visible = true;
+        round.projects_changed = true;
         for change in applied.plan.changes() {
             use crate::machine::Change::{Create, Remove, Replace, Start, Update};
             match change {
@@ -327,18 +366,85 @@ impl Supervisor {
     pub(super) fn finish(&mut self, mut round: Round) {
         self.forget_projects(&mut round);
         self.write(&mut round);
+        for instance in &round.declared {
+            self.watch_log(instance);
+        }
+        for instance in round.removed.iter().filter(|gone| self.fleet.get(gone).is_none()) {
+            self.logs.unwatch(instance);
+        }
+        for (instance, effect) in &round.effects {
+            // The spec that comes into force may say something else of its log.
+            if let Effect::Launch { .. } = effect {
+                self.watch_log(instance);
+            }
+        }
+        if !(round.declared.is_empty() && round.changed.is_empty() && round.removed.is_empty()) {
+            self.close_sockets();
+        }
         let nothing = BaseEnv::default();
         for (instance, effect) in round.effects {
+            crash::point("effect");
             let base_env = self.base_envs.get(&instance.project).unwrap_or(&nothing).clone();
             if let Err(error) = self.runner.perform(&instance, effect, &base_env) {
                 tracing::error!(%instance, %error, "the keeper does not take orders");
             }
         }
-        if round.visible {
+        if !round.declared.is_empty() || !round.removed.is_empty() {
+            let any = !self.containers().is_empty();
+            self.runner.expect_containers(any);
+        }
+        if round.projects_changed {
+            drop(self.projects_out.send_replace(Arc::new(self.projects.clone())));
+        }
+        if round.visible || round.projects_changed {
             self.changes.send_modify(|count| *count += 1);
+        }
+        if !round.replies.is_empty() {
+            crash::point("before the replies");
         }
         for reply in round.replies {
             reply();
+        }
+    }
+
+    /// Closes the sockets of whoever is not to run any more: a client is refused rather than kept
+    /// waiting for nobody.
+    pub(super) fn close_sockets(&self) {
+        self.runner.close_sockets(|key| {
+            let mut usage = Use::Abandoned;
+            for component in self.fleet.replicas(&key.project, &key.component) {
+                let is_idle =
+                    matches!(component.phase(), Phase::Stopped { .. } | Phase::Failed { .. });
+                let is_declared = match &component.spec().workload {
+                    Workload::Process(process) => {
+                        process.sockets.values().any(|socket| socket.address == key.address)
+                    }
+                    Workload::Container(_) | Workload::External => false,
+                };
+                if is_declared && !is_idle {
+                    return Use::Needed;
+                }
+                if component.is_live() {
+                    usage = Use::Outdated;
+                }
+            }
+            usage
+        });
+    }
+
+    /// Times of lines are noted from the first one on.
+    pub(super) fn watch_log(&self, instance: &InstanceId) {
+        let Some(component) = self.fleet.get(instance) else { return };
+        match component.spec().workload {
+            Workload::Process(_) | Workload::Container(_) => {
+                // The launch tries it once more, and says what is wrong with it.
+                drop(self.home.prepare_log(instance));
+                let spec = component.spec().logs.clone();
+                let keep =
+                    Keep { spec, writers: self.runner.stillness(&component.spec().workload) };
+                self.logs.keep(instance.clone(), self.home.component_log(instance), keep);
+            }
+            Workload::External => {}
         }
     }
 
@@ -353,14 +459,25 @@ impl Supervisor {
         }
         round.batch.next_run(self.fleet.next_run());
         let mut outcome = Ok(());
+        let mut specs = Vec::new();
         for instance in round.declared.iter().chain(round.changed.difference(&round.declared)) {
             let Some(component) = self.fleet.get(instance) else { continue };
-            // A spec that was waiting for its turn may come into force at any time.
-            let written = round.batch.put_component(instance, component);
+            // A spec that was waiting for its turn may come into force at any time; one that is in the
+            // store already is not written again with every exit.
+            let spec = component.spec();
+            let is_known =
+                self.stored.get(instance).is_some_and(|stored| Arc::ptr_eq(stored, spec));
+            let written = if is_known {
+                round.batch.put_state(instance, component)
+            } else {
+                specs.push((instance.clone(), spec.clone()));
+                round.batch.put_component(instance, component)
+            };
             outcome = outcome.and(written);
         }
         for instance in &round.removed {
             if self.fleet.get(instance).is_none() {
+                self.stored.remove(instance);
                 round.batch.remove_component(instance);
             }
         }
@@ -370,11 +487,12 @@ impl Supervisor {
         let committed = outcome.and_then(|()| self.store.commit(&round.batch));
         match committed {
             Ok(ids) => {
+                self.stored.extend(specs);
                 if self.store_error.take().is_some() {
                     tracing::info!("the state can be written again");
                 }
                 for (id, event) in ids.zip(round.events.drain(..)) {
-                    drop(self.events.send(Arc::new(EventRecord { id, event })));
+                    self.events.tell(EventRecord { id, event });
                 }
             }
             Err(error) => {
@@ -385,37 +503,69 @@ impl Supervisor {
                 self.store_error = Some(text);
                 round.visible = true;
                 for event in round.events.drain(..) {
-                    drop(self.events.send(Arc::new(EventRecord { id: 0, event })));
+                    self.events.tell(EventRecord { id: 0, event });
                 }
             }
         }
     }
 
+    /// What has to be done for a project besides ending its components.
+    fn leaving_of(&self, name: &str, volumes: bool) -> Leaving {
+        let has_containers = self.containers().iter().any(|instance| *instance.project == *name);
+        match self.leaving.get(name) {
+            // Asked for once more: what is under way is not begun again.
+            Some(Leaving::Clearing) => Leaving::Clearing,
+            // Its containers may be gone by now.
+            Some(Leaving::Containers { volumes: before }) => {
+                Leaving::Containers { volumes: volumes || *before }
+            }
+            Some(Leaving::Plain) | None if has_containers || volumes => {
+                Leaving::Containers { volumes }
+            }
+            Some(Leaving::Plain) | None => Leaving::Plain,
+        }
+    }
+
     /// A project whose last component is gone is forgotten, if that was asked for.
     fn forget_projects(&mut self, round: &mut Round) {
-        let gone: Vec<String> = self
+        let gone: Vec<(String, Leaving)> = self
             .leaving
             .iter()
-            .filter(|name| !self.fleet.iter().any(|(instance, _)| *instance.project == ***name))
-            .cloned()
+            .filter(|(name, _)| !self.fleet.iter().any(|(id, _)| *id.project == ***name))
+            .map(|(name, leaving)| (name.clone(), *leaving))
             .collect();
-        for name in gone {
+        for (name, leaving) in gone {
+            match leaving {
+                Leaving::Plain => {}
+                Leaving::Containers { volumes } => {
+                    self.runner.clear(&name, volumes);
+                    self.leaving.insert(name, Leaving::Clearing);
+                    continue;
+                }
+                Leaving::Clearing => continue,
+            }
             self.leaving.remove(&name);
             self.projects.remove(&name);
             self.base_envs.remove(name.as_str());
             round.batch.remove_project(&name);
-            round.visible = true;
+            round.projects_changed = true;
         }
     }
 }
 
-/// Who asked for a reload.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Trigger {
-    /// The watch of the files: nothing is done if they read as before.
-    File,
-    /// A person.
-    Person,
+/// A manifest that declares another project than the one that it was applied as.
+fn renamed(record: &ProjectRecord, was: &str, is: &str) -> LoadFailure {
+    LoadFailure {
+        message: format!(
+            "the project is now named {is}; type `stigmer apply` to start it under that name, and \
+             `stigmer down -p {was}` to end the old one"
+        ),
+        file: record.manifest.clone(),
+        line: 0,
+        column: 0,
+        report: crate::api::v1::Rejected::default(),
+        watched: Vec::new(),
+    }
 }
 
 /// Tells an event in the log of the daemon, and makes the record of it. Changes of state are told by
@@ -424,23 +574,30 @@ fn tell(event: &Event) -> Option<NewEvent> {
     if let crate::model::EventKind::StateChanged { .. } = event.kind {
         return None;
     }
-    let message = event.kind.to_string();
     let severity = event.kind.severity();
     let name = event.instance.display_name();
+    // The machine does not know whose it is; what is told to be typed must work as it stands.
+    let message = event.kind.to_string().replace("start NAME", &format!("start {name}"));
     let project = &*event.instance.project;
     match severity {
         Severity::Info => tracing::info!(project, "{name} {message}"),
         Severity::Warning => tracing::warn!(project, "{name} {message}"),
         Severity::Error => tracing::error!(project, "{name} {message}"),
     }
+    // A program is quicker with its first line than its launch is told here.
+    let ago = if let crate::model::EventKind::Launched { at, .. } = event.kind {
+        now().since(at)
+    } else {
+        std::time::Duration::ZERO
+    };
     Some(NewEvent {
-        at: wall_nanos(),
+        at: wall_nanos().saturating_sub(i64::try_from(ago.as_nanos()).unwrap_or(0)),
         project: project.to_owned(),
         component: event.instance.component.to_string(),
         replica: event.instance.replica,
         kind: event.kind.name().to_owned(),
         severity,
-        message: message.replace("start NAME", &format!("start {name}")),
+        message,
     })
 }
 

@@ -101,6 +101,7 @@ impl Bench {
             log: LogTarget::Path(self.path("log").into_os_string().into_encoded_bytes()),
             own_group: true,
             aux: false,
+            sockets: Vec::new(),
         }
     }
 
@@ -290,7 +291,7 @@ impl Drop for Bench {
 }
 
 /// Where a keeper that was started by this process has its groups.
-fn group_base(tag: &str) -> Option<PathBuf> {
+pub(crate) fn group_base(tag: &str) -> Option<PathBuf> {
     let mounts = fs::read_to_string("/proc/self/mountinfo").ok()?;
     let mount = mounts.lines().find(|line| line.contains(" - cgroup2 "))?.split(' ').nth(4)?;
     let own = fs::read_to_string("/proc/self/cgroup").ok()?;
@@ -335,7 +336,7 @@ impl Engine {
         Self { socket: socket.unwrap(), control, pid: u32::from_le_bytes(pid) }
     }
 
-    fn greet(&self) -> Welcome {
+    pub(crate) fn greet(&self) -> Welcome {
         self.send(&ToKeeper::Hello { version: stigmer::keeper::wire::VERSION }, Vec::new());
         self.wait(|message| match message {
             FromKeeper::Welcome(welcome) => Some(welcome),

@@ -7,9 +7,9 @@ use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 
 use stigmer::keeper::explain::{Asked, explain};
-use stigmer::keeper::wire::{Credentials, Detail, FromKeeper, LogTarget, ToKeeper};
+use stigmer::keeper::wire::{Credentials, Detail, FromKeeper, HandedDown, LogTarget, ToKeeper};
 use stigmer::model::spec::{LimitSpec, Rlimit};
-use stigmer::model::{ExitStatus, LaunchStage};
+use stigmer::model::{ExitStatus, LaunchStage, Retry};
 
 use crate::bench::{Bench, code};
 
@@ -47,6 +47,52 @@ fn codes_and_signals_are_told_apart() {
         bench.send(&ToKeeper::Ack { run: spawned.run });
         assert!(bench.list().is_empty());
     }
+}
+
+#[test]
+fn a_launch_is_as_old_as_the_first_thing_that_the_program_can_do() {
+    let mut bench = Bench::new();
+    let spawned = bench.spawn_shell("exec sleep 1000");
+    let record = bench.record(spawned.run).unwrap();
+    assert!(spawned.at <= record.started, "{spawned:?}, {record:?}");
+}
+
+#[test]
+fn fault_48_what_is_held_is_handed_down_from_three_on() {
+    let mut bench = Bench::new();
+    let mut held = Vec::new();
+    for name in ["b", "a", "c"] {
+        let (mine, theirs) = io::pipe().unwrap();
+        bench.engine.send(&ToKeeper::Hold { name: name.into() }, vec![theirs.into()]);
+        held.push((name, mine));
+    }
+    let text = "for n in 3 4 5; do echo $n >&$n; done; echo $LISTEN_FDS $LISTEN_FDNAMES; \
+                test $LISTEN_PID = $$ && echo mine; ls /proc/self/fd";
+    let mut spawn = bench.shell(text);
+    spawn.env.push(b"LISTEN_FDS=77".to_vec());
+    spawn.rlimits = vec![(Rlimit::Nofile, LimitSpec { soft: Some(16), hard: Some(16) })];
+    let down = |name: &str, held: &str| HandedDown { name: name.into(), held: held.into() };
+    spawn.sockets = vec![down("one", "a"), down("two", "b"), down("one", "c")];
+    // The last one is that of the listing's folder.
+    assert_eq!(output(&mut bench, spawn), "3 one:two:one\nmine\n0\n1\n2\n3\n4\n5\n6\n");
+    for (name, mut mine) in held {
+        let mut byte = [0; 1];
+        mine.read_exact(&mut byte).unwrap();
+        let expected = match name {
+            "a" => b'3',
+            "b" => b'4',
+            _ => b'5',
+        };
+        assert_eq!(byte[0], expected, "{name}");
+    }
+    // One that was lost on the way is no launch without it.
+    let mut spawn = bench.shell("true");
+    spawn.sockets = vec![down("one", "nobody")];
+    let failure = bench.fail(spawn);
+    assert_eq!((failure.stage, failure.errno), (LaunchStage::Fork, libc::EMFILE));
+    // Whoever is handed nothing is told nothing.
+    let spawn = bench.shell("echo ${LISTEN_FDS-none}");
+    assert_eq!(output(&mut bench, spawn), "none\n");
 }
 
 #[test]
@@ -234,7 +280,7 @@ fn f27_four_mistakes_have_four_messages() {
         let asked = Asked { program, search_path, working_dir: bench.folder.path() };
         let error = explain(&failure, &asked);
         assert!(error.message.contains(word), "{error:?}");
-        assert!(error.hint.is_some() && !error.transient, "{error:?}");
+        assert!(error.hint.is_some() && error.retry == Retry::Counted, "{error:?}");
         messages.insert(error.message);
         // Nothing that a later daemon could take for a run is left.
         assert!(bench.record(run).is_none());
@@ -302,7 +348,7 @@ fn f28_a_file_being_written_is_tried_again_for_a_short_while() {
     let failure = bench.fail(spawn);
     assert_eq!((failure.stage, failure.errno), (LaunchStage::Exec, libc::ETXTBSY));
     let asked = Asked { program: "./program", search_path: None, working_dir: Path::new("/") };
-    assert!(explain(&failure, &asked).transient);
+    assert!(explain(&failure, &asked).retry == Retry::Soon);
     // Held open by whoever writes it until just after the launch was asked for.
     let spawn = bench.program(&["./program"]);
     let run = spawn.run;

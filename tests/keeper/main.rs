@@ -7,7 +7,9 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on panics")]
 
 mod bench;
+mod freeze;
 mod launch;
+mod succession;
 mod survival;
 mod trees;
 

@@ -13,7 +13,8 @@ use stigmer::keeper::wire::{FromKeeper, RunPhase, ToKeeper};
 use stigmer::model::ExitStatus;
 
 use crate::bench::{
-    Bench, code, ended, is_alive, signal, tagged_processes, until, wait_dead, wait_number,
+    Bench, code, ended, group_base, is_alive, signal, tagged_processes, until, wait_dead,
+    wait_number,
 };
 
 #[test]
@@ -350,10 +351,18 @@ fn f02_a_keeper_killed_in_the_middle_of_a_launch_leaves_no_unknown_process() {
                 }
                 states.is_empty().then_some(())
             });
-            for torn in records.torn {
+            for (_, torn) in records.torn {
                 fs::remove_file(torn).unwrap();
             }
         }
+        // Groups that were made and never used go with the next keeper.
+        bench.replace_keeper();
+        let base = group_base(&bench.config.tag);
+        let left = base.map_or(0, |base| {
+            let entries = fs::read_dir(base).unwrap().flatten();
+            entries.filter(|entry| entry.file_type().unwrap().is_dir()).count()
+        });
+        assert_eq!(left, 0);
     }
 }
 

@@ -1,13 +1,9 @@
 //! Following: across restarts, truncation, replacement, rotation and floods.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, OpenOptions};
 use std::io::Write as _;
-use std::os::unix::fs::FileExt as _;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use regex::bytes::Regex;
-use rustix::fs::FallocateFlags;
 use stigmer::logs::{LogStream, Query};
 
 use crate::support::{Logs, following, instance, seen, soon, take, texts};
@@ -105,66 +101,4 @@ async fn nothing_is_lost_or_doubled_between_history_and_following() {
         }
     }
     writer.join().unwrap();
-}
-
-/// Removes the head of a file that is being appended to; false where the file system cannot.
-fn collapse(file: &File, bytes: u64) -> std::io::Result<()> {
-    Ok(rustix::fs::fallocate(file, FallocateFlags::COLLAPSE_RANGE, 0, bytes)?)
-}
-
-#[tokio::test]
-async fn fault_36_rotation_under_full_load_disturbs_no_follower() {
-    const LINES: u64 = 300_000;
-    const BLOCK: u64 = 4096;
-    let logs = Logs::new();
-    let path = logs.path("api");
-    File::create(&path).unwrap().write_all(&[b'\n'; 8192]).unwrap();
-    let file = OpenOptions::new().read(true).write(true).open(&path).unwrap();
-    if collapse(&file, BLOCK).is_err() {
-        eprintln!("this file system cannot remove the head of a file");
-        return;
-    }
-    file.set_len(0).unwrap();
-    let watcher = logs.watched(&["api"]);
-    let written = Arc::new(AtomicU64::new(0));
-    let writer = {
-        let (path, written) = (path.clone(), Arc::clone(&written));
-        std::thread::spawn(move || {
-            let mut file = OpenOptions::new().append(true).open(path).unwrap();
-            for number in 0..LINES {
-                file.write_all(format!("line {number}\n").as_bytes()).unwrap();
-                written.store(number + 1, Ordering::SeqCst);
-            }
-        })
-    };
-    let mut stream = LogStream::new(vec![logs.source("api")], &following(), &watcher);
-    let mut rotated = Vec::new();
-    let (mut next, mut rotations) = (0, 0);
-    while next < LINES {
-        let lines = soon("lines", stream.next()).await.unwrap().unwrap();
-        let mut position = 0;
-        for line in lines {
-            assert_eq!(line.text, format!("line {next}").into_bytes());
-            next += 1;
-            position = line.offset;
-        }
-        // What was followed is rotated away, in whole blocks, while the writer goes on.
-        let bytes = (position - rotated.len() as u64) / BLOCK * BLOCK;
-        let length = file.metadata().unwrap().len();
-        if bytes >= 64 * BLOCK && bytes < length {
-            let mut head = vec![0; usize::try_from(bytes).unwrap()];
-            file.read_exact_at(&mut head, 0).unwrap();
-            let same = file.try_clone().unwrap();
-            let api = instance("api");
-            let done = watcher.shorten(&api, bytes, move || collapse(&same, bytes));
-            soon("rotation", done).await.unwrap();
-            rotated.extend_from_slice(&head);
-            rotations += 1;
-        }
-    }
-    writer.join().unwrap();
-    assert!(rotations > 3, "{rotations} rotations");
-    rotated.extend(fs::read(&path).unwrap());
-    let wanted: Vec<_> = (0..LINES).flat_map(|n| format!("line {n}\n").into_bytes()).collect();
-    assert!(rotated == wanted, "rotated and present files together hold every byte");
 }

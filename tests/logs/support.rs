@@ -3,7 +3,7 @@
 use std::fs::OpenOptions;
 use std::future::Future;
 use std::io::Write as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
@@ -28,8 +28,12 @@ pub(crate) struct Logs {
 
 impl Logs {
     pub(crate) fn new() -> Self {
+        Self::new_in(&std::env::temp_dir())
+    }
+
+    pub(crate) fn new_in(place: &Path) -> Self {
         let seconds = Arc::new(AtomicI64::new(1_000_000));
-        Self { folder: tempfile::tempdir().unwrap(), seconds }
+        Self { folder: tempfile::tempdir_in(place).unwrap(), seconds }
     }
 
     pub(crate) fn path(&self, name: &str) -> PathBuf {
@@ -74,8 +78,9 @@ impl Logs {
         watcher: &LogWatcher,
         name: &str,
         seconds: i64,
-        text: &str,
+        text: impl AsRef<[u8]>,
     ) {
+        let text = text.as_ref();
         let before = stigmer::logs::end_position(&self.path(name)).unwrap();
         seen(watcher, name, before).await;
         self.set_clock(seconds);

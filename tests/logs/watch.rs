@@ -1,4 +1,4 @@
-//! The watcher: growth, replacement, absence, shortening.
+//! The watcher: growth, replacement, absence.
 
 use std::fs::{self, OpenOptions};
 
@@ -41,16 +41,16 @@ async fn a_log_may_come_later_go_and_come_back() {
     let logs = Logs::new();
     let watcher = logs.watched(&["api", "db"]);
     logs.append("api", "one\n");
-    assert_eq!(seen(&watcher, "api", 4).await, Extent { base: 0, end: 4 });
+    assert_eq!(seen(&watcher, "api", 4).await, Extent { first: 0, base: 0, end: 4 });
     // Moved away, as by another program's rotation, and made anew.
     fs::rename(logs.path("api"), logs.path("api.old")).unwrap();
     logs.append("api", "two two\n");
-    assert_eq!(seen(&watcher, "api", 12).await, Extent { base: 4, end: 12 });
+    assert_eq!(seen(&watcher, "api", 12).await, Extent { first: 4, base: 4, end: 12 });
     fs::remove_file(logs.path("api")).unwrap();
     logs.append("db", "db\n");
     seen(&watcher, "db", 3).await;
     logs.append("api", "three\n");
-    assert_eq!(seen(&watcher, "api", 18).await, Extent { base: 12, end: 18 });
+    assert_eq!(seen(&watcher, "api", 18).await, Extent { first: 12, base: 12, end: 18 });
     assert_eq!(texts(&logs.read(&["api"], &Query::default())), ["three"]);
 }
 
@@ -62,8 +62,8 @@ async fn a_truncation_moves_the_base() {
     seen(&watcher, "api", 11).await;
     OpenOptions::new().write(true).open(logs.path("api")).unwrap().set_len(0).unwrap();
     logs.append("api", "new\n");
-    assert_eq!(seen(&watcher, "api", 15).await, Extent { base: 11, end: 15 });
-    assert_eq!(extent(&logs.path("api")).unwrap(), Extent { base: 11, end: 15 });
+    assert_eq!(seen(&watcher, "api", 15).await, Extent { first: 11, base: 11, end: 15 });
+    assert_eq!(extent(&logs.path("api")).unwrap(), Extent { first: 11, base: 11, end: 15 });
 }
 
 #[tokio::test]
@@ -90,38 +90,6 @@ async fn a_log_in_a_folder_that_does_not_exist_yet_is_found() {
     fs::create_dir(path.parent().unwrap()).unwrap();
     fs::write(&path, "here\n").unwrap();
     seen(&watcher, "api", 5).await;
-}
-
-#[tokio::test]
-async fn shortening_keeps_positions_and_times() {
-    let logs = Logs::new();
-    let watcher = logs.watched(&["api"]);
-    for number in 1..=9 {
-        logs.append_at(&watcher, "api", number, &format!("line {number}\n")).await;
-    }
-    let path = logs.path("api");
-    let cut = {
-        let path = path.clone();
-        move || {
-            let content = fs::read(&path)?;
-            let file = OpenOptions::new().write(true).open(&path)?;
-            file.set_len(0)?;
-            std::os::unix::fs::FileExt::write_all_at(&file, &content[42..], 0)
-        }
-    };
-    soon("shortening", watcher.shorten(&instance("api"), 42, cut)).await.unwrap();
-    assert_eq!(seen(&watcher, "api", 63).await, Extent { base: 42, end: 63 });
-    let lines = logs.read(&["api"], &Query::default());
-    assert_eq!(texts(&lines), ["line 7", "line 8", "line 9"]);
-    let facts: Vec<_> = lines.iter().map(|line| (line.offset, line.at.unwrap())).collect();
-    assert_eq!(facts, [(42, at(7)), (49, at(8)), (56, at(9))]);
-
-    let api = instance("api");
-    let refused = watcher.shorten(&api, 5, || Err(std::io::Error::other("no")));
-    assert_eq!(soon("refusal", refused).await.unwrap_err().to_string(), "no");
-    assert_eq!(extent(&path).unwrap(), Extent { base: 42, end: 63 });
-    assert!(watcher.shorten(&instance("api"), 500, || Ok(())).await.is_err(), "more than there is");
-    assert!(watcher.shorten(&instance("db"), 5, || Ok(())).await.is_err(), "not watched");
 }
 
 #[tokio::test]

@@ -11,7 +11,7 @@ use tonic_health::ServingStatus;
 use crate::support::{answering, behind_tls, drops_cleanly, probe, prober, refusing};
 
 fn grpc(port: u16, service: &str) -> Check {
-    Check::Grpc { host: "127.0.0.1".into(), port, service: service.into(), tls: false }
+    Check::Grpc { host: Some("127.0.0.1".into()), port, service: service.into(), tls: false }
 }
 
 async fn health_server() -> (tonic_health::server::HealthReporter, u16) {
@@ -43,7 +43,8 @@ async fn s32_grpc_only_serving_passes() {
 async fn s32_grpc_over_tls_accepts_any_certificate() {
     let (_reporter, plain) = health_server().await;
     let port = behind_tls(plain, b"h2").await;
-    let check = Check::Grpc { host: "localhost".into(), port, service: String::new(), tls: true };
+    let check =
+        Check::Grpc { host: Some("localhost".into()), port, service: String::new(), tls: true };
     assert_eq!(probe(&check).await, Ok(()));
     assert_eq!(describe(&check), format!("grpc localhost:{port} (TLS)"));
     assert!(probe(&grpc(port, "")).await.is_err(), "without TLS to a TLS port");

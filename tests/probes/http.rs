@@ -15,7 +15,7 @@ use crate::support::{
 fn plain(port: u16) -> HttpCheck {
     HttpCheck {
         tls: false,
-        host: "127.0.0.1".into(),
+        host: Some("127.0.0.1".into()),
         port,
         path: "/healthz".into(),
         method: "GET".into(),
@@ -224,8 +224,12 @@ async fn s32_https_accepts_any_certificate() {
     let plain_port = answering(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok").await;
     let port = behind_tls(plain_port, b"http/1.1").await;
     for host in ["127.0.0.1", "localhost"] {
-        let check =
-            HttpCheck { tls: true, host: host.into(), body: Some("^ok$".into()), ..plain(port) };
+        let check = HttpCheck {
+            tls: true,
+            host: Some(host.into()),
+            body: Some("^ok$".into()),
+            ..plain(port)
+        };
         assert_eq!(probe(&Check::Http(check)).await, Ok(()));
     }
     let without = Check::Http(HttpCheck { tls: true, ..plain(plain_port) });
@@ -248,7 +252,7 @@ async fn ipv6_addresses_work_with_and_without_brackets() {
         }
     });
     for host in ["::1", "[::1]"] {
-        let check = Check::Http(HttpCheck { host: host.into(), ..plain(port) });
+        let check = Check::Http(HttpCheck { host: Some(host.into()), ..plain(port) });
         assert_eq!(probe(&check).await, Ok(()));
         assert_eq!(describe(&check), format!("http GET [::1]:{port}/healthz"));
     }
@@ -293,7 +297,7 @@ fn what_can_never_work_is_refused_at_once() {
     assert!(wrong(|check| check.method = "CONNECT".into()).contains("tunnel"));
     assert!(wrong(|check| check.path = "http://elsewhere/".into()).contains("path"));
     assert!(wrong(|check| check.path = "/a b".into()).contains("path"));
-    assert!(wrong(|check| check.host = String::new()).contains("host"));
+    assert!(wrong(|check| check.host = Some(String::new())).contains("host"));
     let bad_value = |check: &mut HttpCheck| {
         check.headers.insert("x".into(), "a\r\nb: c".into());
     };

@@ -24,7 +24,8 @@ async fn s31_process_is_looked_up_by_the_pid_of_the_target() {
     assert!(probe(&Check::Process).await.is_err(), "no process, no success");
     // No pid is this large.
     let gone = Target { pid: Some(u32::MAX), ..target() };
-    let message = Prober::new(&Check::Process, gone).unwrap().probe().await.unwrap_err();
+    let message =
+        Prober::new(&Check::Process, gone).unwrap().probe().await.unwrap_err().to_string();
     assert!(message.contains("is gone"), "{message}");
 }
 
@@ -174,7 +175,7 @@ async fn s32_file_kinds() {
         max_age: Some(Duration::from_secs(30)),
     };
     let mut prober = prober(&check);
-    assert_eq!(prober.probe().await, Err(format!("no such file ({})", path.display())));
+    assert_eq!(prober.probe().await, Err(format!("no such file ({})", path.display()).into()));
     std::fs::write(&path, "yes").unwrap();
     assert_eq!(prober.probe().await, Ok(()));
     let words = describe(&check);
@@ -184,7 +185,7 @@ async fn s32_file_kinds() {
 #[tokio::test]
 async fn s32_all_fails_with_its_first_failure_and_names_it() {
     let (_socket, port) = refusing();
-    let tcp = Check::Tcp { host: "127.0.0.1".into(), port };
+    let tcp = Check::Tcp { host: Some("127.0.0.1".into()), port };
     let up = Check::MinUptime(Duration::ZERO);
     let never = Check::MinUptime(Duration::from_secs(3600));
     assert_eq!(probe(&Check::All(vec![up.clone(), up.clone()])).await, Ok(()));

@@ -10,7 +10,7 @@ use stigmer::runner::probe::describe;
 use crate::support::{probe, refusing};
 
 fn tcp(host: &str, port: u16) -> Check {
-    Check::Tcp { host: host.into(), port }
+    Check::Tcp { host: Some(host.into()), port }
 }
 
 #[tokio::test]

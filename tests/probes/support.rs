@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use stigmer::model::spec::Check;
-use stigmer::runner::probe::{CommandFuture, CommandRunner, Prober, Target};
+use stigmer::runner::probe::{CommandFuture, CommandRunner, Prober, Reach, Target};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::Handle;
@@ -19,7 +19,7 @@ struct NoCommands;
 
 impl CommandRunner for NoCommands {
     fn run(&self, argv: Vec<String>) -> CommandFuture {
-        Box::pin(async move { Err(format!("no command was expected: {argv:?}")) })
+        Box::pin(async move { Err(format!("no command was expected: {argv:?}").into()) })
     }
 }
 
@@ -30,6 +30,8 @@ pub(crate) fn target() -> Target {
         log: PathBuf::from("/nonexistent/api.log"),
         log_start: 0,
         commands: Arc::new(NoCommands),
+        reach: Reach::Local,
+        container: None,
     }
 }
 
@@ -38,7 +40,7 @@ pub(crate) fn prober(check: &Check) -> Prober {
 }
 
 pub(crate) async fn probe(check: &Check) -> Result<(), String> {
-    prober(check).probe().await
+    prober(check).probe().await.map_err(|failure| failure.to_string())
 }
 
 /// A port that refuses, and goes on doing so: it is taken, and nobody listens on it.

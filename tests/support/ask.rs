@@ -152,13 +152,29 @@ impl TestHome {
         pids
     }
 
-    /// Kills both; the keeper first, which would start another engine otherwise.
+    /// Kills both. The keeper is held meanwhile, which would start another engine otherwise; an engine
+    /// cannot be held so, for the end of the keeper would set it going again.
     #[track_caller]
     pub(crate) fn kill_daemon(&self) -> DaemonPids {
         let pids = self.living_daemon();
-        self.kill(pids.keeper);
+        self.hold(pids.keeper);
         self.kill(pids.engine);
+        self.kill(pids.keeper);
         pids
+    }
+
+    /// Stops a process of this home with SIGSTOP and waits until it stands still.
+    #[track_caller]
+    pub(crate) fn hold(&self, pid: u32) {
+        let mine = belonging_to(self.root());
+        let Some(found) = mine.iter().find(|found| found.process.pid() == pid) else {
+            panic!("no process {pid} in this home\n{}", self.what_is_known());
+        };
+        found.process.signal(Signal::STOP);
+        self.wait_for("a process that stands still", || {
+            let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+            stat.rsplit_once(") ")?.1.starts_with('T').then_some(())
+        });
     }
 
     #[track_caller]

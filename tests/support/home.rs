@@ -5,8 +5,10 @@ use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::fs;
 use std::io::Write;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Duration;
 
@@ -15,6 +17,7 @@ use tempfile::TempDir;
 
 use super::ask::DaemonPids;
 use super::command::{self, Output, Running};
+use super::containers::Engine;
 use super::processes::{Found, belonging_to};
 use super::programs::{Programs, TestUser};
 use super::wait::poll;
@@ -25,6 +28,8 @@ pub(crate) struct TestHome {
     root: TempDir,
     programs: Programs,
     user: Option<TestUser>,
+    /// The engine of its containers, if it has any.
+    engine: Option<Arc<Mutex<Engine>>>,
 }
 
 impl TestHome {
@@ -33,13 +38,23 @@ impl TestHome {
         Self::with_programs(Programs::built())
     }
 
+    /// A home on another file system.
+    pub(crate) fn on(place: &Path) -> Self {
+        Self::in_place(place, Programs::built())
+    }
+
     /// A home for other programs.
     pub(crate) fn with_programs(programs: Programs) -> Self {
+        Self::in_place(&std::env::temp_dir(), programs)
+    }
+
+    fn in_place(place: &Path, programs: Programs) -> Self {
         let root = tempfile::Builder::new()
             .prefix("stigmer-")
-            .tempdir()
+            .tempdir_in(place)
             .unwrap_or_else(|error| panic!("cannot make a folder: {error}"));
-        let home = Self { root, programs, user: TestUser::from_environment() };
+        let user = TestUser::from_environment();
+        let home = Self { root, programs, user, engine: None };
         if let Some(user) = home.user {
             home.programs.assert_reachable_by(user);
             user.own(home.root.path());
@@ -51,6 +66,24 @@ impl TestHome {
             home.user.into_iter().for_each(|user| user.own(&path));
         }
         home
+    }
+
+    /// A home whose containers are those of this engine.
+    pub(crate) fn with_engine(engine: &Arc<Mutex<Engine>>) -> Self {
+        let mut home = Self::new();
+        home.engine = Some(engine.clone());
+        home
+    }
+
+    /// A name for the project, which no other test's project has.
+    pub(crate) fn project_name(&self) -> String {
+        let name = self.root.path().file_name().unwrap_or_default().to_string_lossy();
+        name.replace("stigmer-", "t").to_lowercase()
+    }
+
+    /// The name of a component's container.
+    pub(crate) fn container(&self, component: &str) -> String {
+        format!("{}.{component}", self.project_name())
     }
 
     /// The folder that holds all others.
@@ -78,6 +111,11 @@ impl TestHome {
         self.programs.example(name)
     }
 
+    /// The program under test.
+    pub(crate) fn stigmer(&self) -> &Path {
+        self.programs.stigmer()
+    }
+
     /// The user as whom stigmer runs, if that is not the user of the test.
     pub(crate) fn user(&self) -> Option<TestUser> {
         self.user
@@ -86,6 +124,21 @@ impl TestHome {
     /// Whether the stigmer of this home is run by root.
     pub(crate) fn is_root(&self) -> bool {
         self.user.is_none() && rustix::process::geteuid().is_root()
+    }
+
+    /// Makes a folder of the project.
+    pub(crate) fn folder(&self, name: &str) -> PathBuf {
+        let path = self.file(name);
+        self.make_folder(&path);
+        path
+    }
+
+    /// Makes a private folder for whoever runs stigmer.
+    pub(crate) fn make_folder(&self, path: &Path) {
+        fs::create_dir(path)
+            .and_then(|()| fs::set_permissions(path, fs::Permissions::from_mode(0o700)))
+            .unwrap_or_else(|error| panic!("cannot make {}: {error}", path.display()));
+        self.user.into_iter().for_each(|user| user.own(path));
     }
 
     /// Writes a file of the project by renaming, so that nobody reads half of it.
@@ -123,6 +176,25 @@ impl TestHome {
             .env("LANG", "C.UTF-8")
             .env("TZ", "UTC")
             .env("RUST_BACKTRACE", "1");
+        if let Some(engine) = &self.engine
+            && let Some(host) = lock(engine).host()
+        {
+            command.env("DOCKER_HOST", host);
+        }
+        self.user.into_iter().for_each(|user| user.run(&mut command));
+        command
+    }
+
+    /// The same by way of another program, such as `setsid` with its options.
+    pub(crate) fn command_through(&self, wrapper: &[&str], arguments: &[&str]) -> Command {
+        let stigmer = self.command(arguments);
+        let (program, options) = wrapper.split_first().unwrap_or_else(|| panic!("no wrapper"));
+        let mut command = Command::new(program);
+        command.args(options).arg(stigmer.get_program()).args(stigmer.get_args());
+        command.current_dir(self.project()).env_clear();
+        for (name, value) in stigmer.get_envs() {
+            command.env(name, value.unwrap_or_default());
+        }
         self.user.into_iter().for_each(|user| user.run(&mut command));
         command
     }
@@ -213,8 +285,18 @@ impl TestHome {
         if let Err(problem) = kill_all(root, pids) {
             problems.push(problem);
         }
+        if let Some(engine) = &self.engine
+            && let Ok(id) = fs::read_to_string(self.home().join("home-id"))
+        {
+            problems.extend(lock(engine).clean(id.trim(), &self.project_name()));
+        }
         problems
     }
+}
+
+/// A test that failed has not broken the engine.
+pub(crate) fn lock(engine: &Mutex<Engine>) -> MutexGuard<'_, Engine> {
+    engine.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Kills whatever belongs to the home, again and again until nothing does; the keeper first, so

@@ -25,14 +25,25 @@
 //! `STIGMER_TEST_PATIENCE` is the bound of a wait in seconds. `STIGMER_TEST_PROGRAMS` names a folder
 //! with copies of the programs, for a user who cannot enter the build folder.
 //!
+//! Tests with containers get an engine from `containers` and a home from `TestHome::with_engine`; at its
+//! end nothing of the home may be left in the engine either.
+//!
 //! A test crate that uses only a part of it says so where it declares the module:
 //! `#[expect(dead_code, reason = "this crate uses a part of the harness")] mod support;`
 
 pub(crate) mod ask;
 pub(crate) mod births;
 pub(crate) mod command;
+pub(crate) mod containers;
+pub(crate) mod disk;
+pub(crate) mod elsewhere;
+pub(crate) mod groups;
 pub(crate) mod home;
+pub(crate) mod look;
 pub(crate) mod ports;
 pub(crate) mod processes;
 pub(crate) mod programs;
+pub(crate) mod rotated;
+pub(crate) mod story;
+pub(crate) mod terminal;
 pub(crate) mod wait;

@@ -131,6 +131,21 @@ pub(crate) fn belonging_to(root: &Path) -> Vec<Found> {
     belonging
 }
 
+/// All live processes in cgroups whose paths hold one of these words.
+pub(crate) fn in_cgroups_named(words: &[String]) -> Vec<Found> {
+    let Ok(entries) = fs::read_dir("/proc") else { panic!("cannot read /proc") };
+    entries
+        .flatten()
+        .filter_map(|entry| pid_of(&entry.file_name()))
+        .filter_map(Process::open)
+        .filter(|process| {
+            let groups = fs::read_to_string(folder(process).join("cgroup")).unwrap_or_default();
+            words.iter().any(|word| groups.contains(word.as_str()))
+        })
+        .filter_map(Found::read)
+        .collect()
+}
+
 fn pid_of(name: &OsStr) -> Option<u32> {
     name.to_str()?.parse().ok()
 }

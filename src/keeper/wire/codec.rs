@@ -6,44 +6,52 @@
 use super::WireError;
 
 /// Appends values to a buffer.
-pub(super) struct Writer<'a>(pub(super) &'a mut Vec<u8>);
+pub(in crate::keeper) struct Writer<'a>(pub(in crate::keeper) &'a mut Vec<u8>);
 
 impl Writer<'_> {
-    pub(super) fn u8(&mut self, value: u8) {
+    pub(in crate::keeper) fn u8(&mut self, value: u8) {
         self.0.push(value);
     }
 
-    pub(super) fn bool(&mut self, value: bool) {
+    pub(in crate::keeper) fn bool(&mut self, value: bool) {
         self.u8(u8::from(value));
     }
 
-    pub(super) fn u32(&mut self, value: u32) {
+    pub(in crate::keeper) fn u32(&mut self, value: u32) {
         self.0.extend_from_slice(&value.to_le_bytes());
     }
 
-    pub(super) fn i32(&mut self, value: i32) {
+    pub(in crate::keeper) fn i32(&mut self, value: i32) {
         self.0.extend_from_slice(&value.to_le_bytes());
     }
 
-    pub(super) fn u64(&mut self, value: u64) {
+    pub(in crate::keeper) fn u64(&mut self, value: u64) {
         self.0.extend_from_slice(&value.to_le_bytes());
     }
 
     /// Contents beyond 4 GiB cannot be written; the limit on messages lies far below.
-    pub(super) fn bytes(&mut self, value: &[u8]) {
+    pub(in crate::keeper) fn bytes(&mut self, value: &[u8]) {
         let length = u32::try_from(value.len()).unwrap_or(u32::MAX);
         self.u32(length);
         self.0.extend_from_slice(value);
     }
 
-    pub(super) fn list<T>(&mut self, values: &[T], mut write: impl FnMut(&mut Self, &T)) {
+    pub(in crate::keeper) fn list<T>(
+        &mut self,
+        values: &[T],
+        mut write: impl FnMut(&mut Self, &T),
+    ) {
         self.u32(u32::try_from(values.len()).unwrap_or(u32::MAX));
         for value in values {
             write(self, value);
         }
     }
 
-    pub(super) fn option<T>(&mut self, value: Option<T>, write: impl FnOnce(&mut Self, T)) {
+    pub(in crate::keeper) fn option<T>(
+        &mut self,
+        value: Option<T>,
+        write: impl FnOnce(&mut Self, T),
+    ) {
         self.bool(value.is_some());
         if let Some(value) = value {
             write(self, value);
@@ -52,7 +60,7 @@ impl Writer<'_> {
 }
 
 /// Takes values off the front of a message.
-pub(super) struct Reader<'a>(pub(super) &'a [u8]);
+pub(in crate::keeper) struct Reader<'a>(pub(in crate::keeper) &'a [u8]);
 
 impl<'a> Reader<'a> {
     fn take<const N: usize>(&mut self) -> Result<[u8; N], WireError> {
@@ -61,11 +69,11 @@ impl<'a> Reader<'a> {
         Ok(*head)
     }
 
-    pub(super) fn u8(&mut self) -> Result<u8, WireError> {
+    pub(in crate::keeper) fn u8(&mut self) -> Result<u8, WireError> {
         self.take::<1>().map(|[byte]| byte)
     }
 
-    pub(super) fn bool(&mut self) -> Result<bool, WireError> {
+    pub(in crate::keeper) fn bool(&mut self) -> Result<bool, WireError> {
         match self.u8()? {
             0 => Ok(false),
             1 => Ok(true),
@@ -73,33 +81,33 @@ impl<'a> Reader<'a> {
         }
     }
 
-    pub(super) fn u32(&mut self) -> Result<u32, WireError> {
+    pub(in crate::keeper) fn u32(&mut self) -> Result<u32, WireError> {
         self.take().map(u32::from_le_bytes)
     }
 
-    pub(super) fn i32(&mut self) -> Result<i32, WireError> {
+    pub(in crate::keeper) fn i32(&mut self) -> Result<i32, WireError> {
         self.take().map(i32::from_le_bytes)
     }
 
-    pub(super) fn u64(&mut self) -> Result<u64, WireError> {
+    pub(in crate::keeper) fn u64(&mut self) -> Result<u64, WireError> {
         self.take().map(u64::from_le_bytes)
     }
 
-    pub(super) fn bytes(&mut self) -> Result<&'a [u8], WireError> {
+    pub(in crate::keeper) fn bytes(&mut self) -> Result<&'a [u8], WireError> {
         let length = usize::try_from(self.u32()?).map_err(|_| WireError::Short)?;
         let (head, rest) = self.0.split_at_checked(length).ok_or(WireError::Short)?;
         self.0 = rest;
         Ok(head)
     }
 
-    pub(super) fn text(&mut self) -> Result<String, WireError> {
+    pub(in crate::keeper) fn text(&mut self) -> Result<String, WireError> {
         let bytes = self.bytes()?;
         std::str::from_utf8(bytes).map(str::to_owned).map_err(|_| WireError::Text)
     }
 
     /// Elements are read until the announced number is there or the bytes end, so that a number made
     /// up by the sender reserves nothing.
-    pub(super) fn list<T>(
+    pub(in crate::keeper) fn list<T>(
         &mut self,
         mut read: impl FnMut(&mut Self) -> Result<T, WireError>,
     ) -> Result<Vec<T>, WireError> {
@@ -111,7 +119,7 @@ impl<'a> Reader<'a> {
         Ok(values)
     }
 
-    pub(super) fn option<T>(
+    pub(in crate::keeper) fn option<T>(
         &mut self,
         read: impl FnOnce(&mut Self) -> Result<T, WireError>,
     ) -> Result<Option<T>, WireError> {

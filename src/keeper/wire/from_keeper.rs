@@ -19,6 +19,8 @@ const HELD_FD: u8 = 7;
 const LIST_END: u8 = 8;
 const TERMINATE: u8 = 9;
 const RELOAD_REQUESTED: u8 = 10;
+const ESTATE: u8 = 11;
+const NOT_REPLACED: u8 = 12;
 
 impl FromKeeper {
     /// Appends the message to `buffer`.
@@ -66,6 +68,11 @@ impl FromKeeper {
                 out.i32(*signal);
             }
             Self::ReloadRequested => out.u8(RELOAD_REQUESTED),
+            Self::Estate => out.u8(ESTATE),
+            Self::NotReplaced { why } => {
+                out.u8(NOT_REPLACED);
+                out.bytes(why.as_bytes());
+            }
         }
     }
 
@@ -94,6 +101,8 @@ impl FromKeeper {
             LIST_END => Self::ListEnd,
             TERMINATE => Self::Terminate { signal: input.i32()? },
             RELOAD_REQUESTED => Self::ReloadRequested,
+            ESTATE => Self::Estate,
+            NOT_REPLACED => Self::NotReplaced { why: input.text()? },
             kind => return Err(WireError::Kind(kind)),
         })
     }
@@ -103,7 +112,8 @@ fn read_containment(input: &mut Reader<'_>) -> Result<Containment, WireError> {
     Ok(if input.bool()? { Containment::Cgroup } else { Containment::BestEffort })
 }
 
-fn write_failure(out: &mut Writer<'_>, failure: &LaunchFailure) {
+/// Appends a failed launch.
+pub(in crate::keeper) fn write_failure(out: &mut Writer<'_>, failure: &LaunchFailure) {
     out.u64(failure.run.0);
     out.u8(stage_code(failure.stage));
     out.i32(failure.errno);
@@ -111,7 +121,8 @@ fn write_failure(out: &mut Writer<'_>, failure: &LaunchFailure) {
     out.bytes(&failure.subject);
 }
 
-fn read_failure(input: &mut Reader<'_>) -> Result<LaunchFailure, WireError> {
+/// Reads a failed launch.
+pub(in crate::keeper) fn read_failure(input: &mut Reader<'_>) -> Result<LaunchFailure, WireError> {
     Ok(LaunchFailure {
         run: RunId(input.u64()?),
         stage: stage_from(input.u8()?)?,
@@ -121,7 +132,8 @@ fn read_failure(input: &mut Reader<'_>) -> Result<LaunchFailure, WireError> {
     })
 }
 
-fn write_exited(out: &mut Writer<'_>, exited: &Exited) {
+/// Appends an end.
+pub(in crate::keeper) fn write_exited(out: &mut Writer<'_>, exited: &Exited) {
     let (kind, value) = match exited.exit.status {
         ExitStatus::Code(code) => (0, code),
         ExitStatus::Signal(signal) => (1, signal),
@@ -136,7 +148,8 @@ fn write_exited(out: &mut Writer<'_>, exited: &Exited) {
     out.u64(u64::try_from(exited.cpu.as_nanos()).unwrap_or(u64::MAX));
 }
 
-fn read_exited(input: &mut Reader<'_>) -> Result<Exited, WireError> {
+/// Reads an end.
+pub(in crate::keeper) fn read_exited(input: &mut Reader<'_>) -> Result<Exited, WireError> {
     let run = RunId(input.u64()?);
     let kind = input.u8()?;
     let value = input.i32()?;
@@ -341,6 +354,8 @@ mod tests {
             Just(FromKeeper::ListEnd),
             any::<i32>().prop_map(|signal| FromKeeper::Terminate { signal }),
             Just(FromKeeper::ReloadRequested),
+            Just(FromKeeper::Estate),
+            ".{0,40}".prop_map(|why| FromKeeper::NotReplaced { why }),
         ]
     }
 
@@ -364,7 +379,7 @@ mod tests {
         }
 
         #[test]
-        fn garbage_never_panics(kind in 0_u8..12, bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+        fn garbage_never_panics(kind in 0_u8..14, bytes in prop::collection::vec(any::<u8>(), 0..200)) {
             let mut with_kind = vec![kind];
             with_kind.extend_from_slice(&bytes);
             let _ = FromKeeper::decode(&with_kind);

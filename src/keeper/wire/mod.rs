@@ -17,19 +17,23 @@
 //! Deliberately absent: compression, authentication (the socket is a pair without a name), replies to
 //! single requests. What the keeper says is a statement about a run, not an answer.
 
-mod codec;
+pub(super) mod codec;
 mod from_keeper;
 mod to_keeper;
 
-pub(super) use from_keeper::{detail_code, detail_from, stage_code, stage_from};
+pub(super) use from_keeper::{
+    detail_code, detail_from, read_exited, read_failure, stage_code, stage_from, write_exited,
+    write_failure,
+};
 
 use std::time::Duration;
 
 use crate::model::spec::{LimitSpec, Rlimit};
 use crate::model::{Exit, LaunchStage, RunId, Time};
 
-/// The version of this protocol.
-pub const VERSION: u32 = 1;
+/// The version of this protocol. 2: a keeper that can be replaced in place. 3: sockets that are handed
+/// down.
+pub const VERSION: u32 = 3;
 
 /// The longest message in bytes; beyond it a message is refused by both sides. The kernel refuses
 /// arguments and environment of more than 6 MiB anyway.
@@ -112,9 +116,27 @@ pub enum ToKeeper {
         /// Under which name.
         name: String,
     },
+    /// Hold everything that belongs to an instance still, but for helpers, until the other end of the
+    /// socket that comes with this message is closed. Answered through that socket, with
+    /// [`crate::keeper::freezer::FROZEN`] once nothing moves; it is closed without a word if that cannot
+    /// be had.
+    Freeze {
+        /// The text of the instance's id.
+        key: String,
+    },
     /// The engine is about to exit with code 0, and the daemon shall end with it. Runs that are left
     /// stay alive for the next daemon to adopt; helpers (`aux`) are ended.
     Shutdown,
+    /// Show what a successor would be handed. Answered with `Estate`, or with `NotReplaced`.
+    Rehearse,
+    /// Hand everything over to this program, in this very process. Answered with `NotReplaced` where
+    /// that cannot be; else with the end of the engine, which the successor replaces.
+    Replace {
+        /// The program's absolute path.
+        program: Vec<u8>,
+    },
+    /// The engine is at work: there is no going back to the program before this one.
+    AtWork,
 }
 
 /// Whom a signal is for.
@@ -153,6 +175,17 @@ pub struct Spawn {
     pub own_group: bool,
     /// A helper, such as an exec probe: ended by the keeper when the engine that asked for it is gone.
     pub aux: bool,
+    /// Descriptors that the keeper holds and hands down, from number 3 on in this order.
+    pub sockets: Vec<HandedDown>,
+}
+
+/// A descriptor that a process gets as `sd_listen_fds(3)` tells.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct HandedDown {
+    /// Its name in `LISTEN_FDNAMES`.
+    pub name: String,
+    /// The name under which the keeper holds it.
+    pub held: String,
 }
 
 /// User and groups as numbers; the keeper looks up no names.
@@ -222,6 +255,13 @@ pub enum FromKeeper {
     },
     /// The daemon was asked to read its manifests again (SIGHUP).
     ReloadRequested,
+    /// What a successor would be handed; it comes with the message, in a sealed memory.
+    Estate,
+    /// Nothing was handed over, and everything is as before.
+    NotReplaced {
+        /// Why, in plain words.
+        why: String,
+    },
 }
 
 /// Who the keeper is.
@@ -257,7 +297,7 @@ pub struct Spawned {
     pub pid: u32,
     /// The inode of its pidfd; 0 where the kernel has no pidfs.
     pub inode: u64,
-    /// When.
+    /// When it was forked, before the program could do anything.
     pub at: Time,
 }
 

@@ -1,7 +1,7 @@
 //! `ToKeeper` to bytes and back.
 
 use super::codec::{Reader, Writer};
-use super::{Adopt, Credentials, LogTarget, Scope, Spawn, ToKeeper, WireError};
+use super::{Adopt, Credentials, HandedDown, LogTarget, Scope, Spawn, ToKeeper, WireError};
 use crate::model::RunId;
 use crate::model::spec::{LimitSpec, Rlimit};
 
@@ -15,6 +15,10 @@ const LIST: u8 = 7;
 const HOLD: u8 = 8;
 const RELEASE: u8 = 9;
 const SHUTDOWN: u8 = 10;
+const REHEARSE: u8 = 11;
+const REPLACE: u8 = 12;
+const AT_WORK: u8 = 13;
+const FREEZE: u8 = 14;
 
 impl ToKeeper {
     /// Appends the message to `buffer`.
@@ -62,6 +66,16 @@ impl ToKeeper {
                 out.bytes(name.as_bytes());
             }
             Self::Shutdown => out.u8(SHUTDOWN),
+            Self::Rehearse => out.u8(REHEARSE),
+            Self::Replace { program } => {
+                out.u8(REPLACE);
+                out.bytes(program);
+            }
+            Self::AtWork => out.u8(AT_WORK),
+            Self::Freeze { key } => {
+                out.u8(FREEZE);
+                out.bytes(key.as_bytes());
+            }
         }
     }
 
@@ -90,6 +104,10 @@ impl ToKeeper {
             HOLD => Self::Hold { name: input.text()? },
             RELEASE => Self::Release { name: input.text()? },
             SHUTDOWN => Self::Shutdown,
+            REHEARSE => Self::Rehearse,
+            REPLACE => Self::Replace { program: input.bytes()?.to_vec() },
+            AT_WORK => Self::AtWork,
+            FREEZE => Self::Freeze { key: input.text()? },
             kind => return Err(WireError::Kind(kind)),
         })
     }
@@ -119,6 +137,10 @@ fn write_spawn(out: &mut Writer<'_>, spawn: &Spawn) {
     }
     out.bool(spawn.own_group);
     out.bool(spawn.aux);
+    out.list(&spawn.sockets, |out, socket| {
+        out.bytes(socket.name.as_bytes());
+        out.bytes(socket.held.as_bytes());
+    });
 }
 
 fn read_spawn(input: &mut Reader<'_>) -> Result<Spawn, WireError> {
@@ -148,6 +170,7 @@ fn read_spawn(input: &mut Reader<'_>) -> Result<Spawn, WireError> {
             .map_or(LogTarget::Passed, LogTarget::Path),
         own_group: input.bool()?,
         aux: input.bool()?,
+        sockets: input.list(|input| Ok(HandedDown { name: input.text()?, held: input.text()? }))?,
     })
 }
 
@@ -211,6 +234,7 @@ mod tests {
             prop::option::of(bytes()),
             any::<bool>(),
             any::<bool>(),
+            prop::collection::vec((".{0,20}", ".{0,20}"), 0..3),
         );
         (first, second).prop_map(|(first, second)| Spawn {
             run: RunId(first.0),
@@ -229,6 +253,7 @@ mod tests {
             log: second.3.map_or(LogTarget::Passed, LogTarget::Path),
             own_group: second.4,
             aux: second.5,
+            sockets: second.6.into_iter().map(|(name, held)| HandedDown { name, held }).collect(),
         })
     }
 
@@ -260,6 +285,10 @@ mod tests {
             ".{0,20}".prop_map(|name| ToKeeper::Hold { name }),
             ".{0,20}".prop_map(|name| ToKeeper::Release { name }),
             Just(ToKeeper::Shutdown),
+            Just(ToKeeper::Rehearse),
+            bytes().prop_map(|program| ToKeeper::Replace { program }),
+            Just(ToKeeper::AtWork),
+            ".{0,20}".prop_map(|key| ToKeeper::Freeze { key }),
         ]
     }
 
@@ -284,7 +313,7 @@ mod tests {
         }
 
         #[test]
-        fn garbage_never_panics(kind in 0_u8..12, bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+        fn garbage_never_panics(kind in 0_u8..16, bytes in prop::collection::vec(any::<u8>(), 0..200)) {
             let _ = ToKeeper::decode(&bytes);
             let mut with_kind = vec![kind];
             with_kind.extend_from_slice(&bytes);

@@ -2,19 +2,22 @@
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap, HashSet};
-use std::fs::Metadata;
+use std::ffi::{OsStr, OsString};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::PoisonError;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
-use super::{Command, Remove, Subscriptions, WallClock};
-use crate::logs::index::{self, Writer};
+use super::log::{Log, Waiting};
+use super::{Command, Next, Subscriptions, WallClock};
+use crate::logs::index::Writer;
 use crate::logs::inotify::{Event, Inotify};
+use crate::logs::problem::{Problems, Trouble};
+use crate::logs::rotate::{Job, Keep};
 use crate::model::InstanceId;
 
 /// How long a log is left alone after an event.
@@ -26,30 +29,11 @@ const POLL: Duration = Duration::from_secs(1);
 /// Logs that are looked at before other tasks have their turn.
 const TURN: usize = 64;
 
-/// What a log waits for.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Waiting {
-    /// An event of this watch.
-    Armed(i32),
-    /// The end of its rest, or of its polling interval.
-    Until(Instant),
-    /// A file of its name in its folder.
-    Missing,
-}
-
-struct Log {
-    path: PathBuf,
-    waiting: Waiting,
-    /// Opened once the log is there.
-    index: Option<Writer>,
-    /// What was said about the index already.
-    said: Option<io::ErrorKind>,
-}
-
 /// A folder in which logs are missing.
 struct Folder {
     watch: i32,
-    missing: HashSet<InstanceId>,
+    /// By the names of their files, which events tell.
+    missing: HashMap<OsString, InstanceId>,
 }
 
 pub(super) struct Task {
@@ -62,11 +46,19 @@ pub(super) struct Task {
     folders: HashMap<PathBuf, Folder>,
     /// Ends of rests; an entry counts only if its log still waits until then.
     due: BinaryHeap<Reverse<(Instant, InstanceId)>>,
+    /// For logs that are to be rotated.
+    jobs: mpsc::UnboundedSender<Job>,
+    /// Logs with whose index a rotation is busy, also if they are not watched any more.
+    lent: HashSet<PathBuf>,
+    /// Nothing is rotated any more, and who waits until nothing is.
+    is_closed: bool,
+    closing: Vec<oneshot::Sender<()>>,
+    problems: Problems,
 }
 
 /// What happened.
 enum Happened {
-    Told(Option<Command>),
+    Told(Option<Box<Command>>),
     Events(io::Result<Vec<Event>>),
     Due,
 }
@@ -76,6 +68,8 @@ impl Task {
         inbox: mpsc::UnboundedReceiver<Command>,
         subscriptions: Subscriptions,
         clock: WallClock,
+        jobs: mpsc::UnboundedSender<Job>,
+        problems: Problems,
     ) -> Self {
         let inotify = Inotify::new()
             .inspect_err(|error| tracing::warn!("no inotify, logs are polled: {error}"))
@@ -89,6 +83,11 @@ impl Task {
             armed: HashMap::new(),
             folders: HashMap::new(),
             due: BinaryHeap::new(),
+            jobs,
+            lent: HashSet::new(),
+            is_closed: false,
+            closing: Vec::new(),
+            problems,
         }
     }
 
@@ -96,7 +95,7 @@ impl Task {
         loop {
             match self.wait().await {
                 Happened::Told(None) => return,
-                Happened::Told(Some(command)) => self.obey(command),
+                Happened::Told(Some(command)) => self.obey(*command),
                 Happened::Events(Ok(events)) => {
                     for event in events {
                         self.take(event);
@@ -127,7 +126,7 @@ impl Task {
             }
         };
         tokio::select! {
-            command = self.inbox.recv() => Happened::Told(command),
+            command = self.inbox.recv() => Happened::Told(command.map(Box::new)),
             events = events => Happened::Events(events),
             () = due => Happened::Due,
         }
@@ -135,20 +134,88 @@ impl Task {
 
     fn obey(&mut self, command: Command) {
         match command {
-            Command::Watch(instance, path) => {
-                if self.logs.get(&instance).is_some_and(|log| log.path == path) {
-                    return;
-                }
+            Command::Watch(instance, path, keep) => self.watch(&instance, path, keep),
+            Command::Unwatch(instance) => {
                 self.forget(&instance);
-                let waiting = Waiting::Until(Instant::now());
-                let log = Log { path, waiting, index: None, said: None };
-                self.logs.insert(instance.clone(), log);
-                self.arm(&instance);
+                self.problems.forget(&instance);
             }
-            Command::Unwatch(instance) => self.forget(&instance),
-            Command::Shorten { instance, bytes, remove, done } => {
-                drop(done.send(self.shorten(&instance, bytes, remove)));
+            Command::Lend { instance, done } => drop(done.send(self.lend(&instance))),
+            Command::GiveBack { path, writer, next, expires } => {
+                self.take_back(&path, writer, next, expires);
             }
+            Command::Consider(instance) => self.ask(&instance),
+            Command::Close(done) => {
+                self.is_closed = true;
+                if self.lent.is_empty() {
+                    // Who asked may have given up waiting.
+                    let _ = done.send(());
+                } else {
+                    self.closing.push(done);
+                }
+            }
+        }
+    }
+
+    fn watch(&mut self, instance: &InstanceId, path: PathBuf, keep: Option<Keep>) {
+        if let Some(log) = self.logs.get_mut(instance)
+            && log.path == path
+        {
+            let spec = |keep: &Option<Keep>| keep.as_ref().map(|keep| keep.spec.clone());
+            let is_other = spec(&log.keep) != spec(&keep);
+            log.keep = keep;
+            if is_other {
+                self.ask(instance);
+            }
+            return;
+        }
+        self.forget(instance);
+        self.logs.insert(instance.clone(), Log::new(path, keep));
+        self.arm(instance);
+        // What was rotated once may have become too old since.
+        if self.logs.get(instance).is_some_and(Log::has_old_files) {
+            self.ask(instance);
+        }
+    }
+
+    fn lend(&mut self, instance: &InstanceId) -> Option<Writer> {
+        let log = self.logs.get_mut(instance).filter(|_| !self.is_closed)?;
+        let writer = log.index.take()?;
+        self.lent.insert(log.path.clone());
+        Some(writer)
+    }
+
+    fn take_back(
+        &mut self,
+        path: &Path,
+        writer: Option<Writer>,
+        next: Next,
+        expires: Option<Timestamp>,
+    ) {
+        let was_lent = self.lent.remove(path);
+        if self.lent.is_empty() {
+            for done in self.closing.drain(..) {
+                let _ = done.send(());
+            }
+        }
+        let found = self.logs.iter_mut().find(|(_, log)| log.path == path);
+        let Some((instance, log)) = found else { return };
+        if was_lent {
+            log.index = writer;
+        }
+        let again = log.end_rotation(next, expires);
+        let instance = instance.clone();
+        self.look(&instance);
+        if again {
+            self.ask(&instance);
+        }
+    }
+
+    /// Asks for a rotation.
+    fn ask(&mut self, instance: &InstanceId) {
+        let Some(log) = self.logs.get_mut(instance) else { return };
+        if let Some(keep) = log.begin_rotation() {
+            let (instance, path) = (instance.clone(), log.path.clone());
+            drop(self.jobs.send(Job { instance, path, keep }));
         }
     }
 
@@ -159,10 +226,9 @@ impl Task {
                 if let Some(instance) = self.armed.remove(&watch) {
                     self.look(&instance);
                     self.rest(&instance, REST);
-                } else {
-                    self.look_for_missing(watch);
                 }
             }
+            Event::Arrived(watch, name) => self.welcome(watch, &name),
         }
     }
 
@@ -215,6 +281,7 @@ impl Task {
     fn miss(&mut self, instance: &InstanceId) {
         let Some(log) = self.logs.get_mut(instance) else { return };
         let folder = log.path.parent().unwrap_or(Path::new("/")).to_owned();
+        let name = log.path.file_name().unwrap_or_default().to_owned();
         let watch = match &self.inotify {
             Some(inotify) => inotify.watch_folder(&folder),
             None => Err(io::Error::from(io::ErrorKind::Unsupported)),
@@ -223,34 +290,29 @@ impl Task {
         let Ok(watch) = watch else { return self.rest(instance, POLL) };
         log.waiting = Waiting::Missing;
         let is_back = log.path.exists();
-        let missing = HashSet::new();
+        let missing = HashMap::new();
         let entry = self.folders.entry(folder).or_insert(Folder { watch, missing });
         entry.watch = watch;
-        entry.missing.insert(instance.clone());
+        entry.missing.insert(name.clone(), instance.clone());
         if is_back {
-            self.look_for_missing(watch);
+            self.welcome(watch, &name);
         }
     }
 
-    fn look_for_missing(&mut self, watch: i32) {
+    /// A file has come into a folder in which logs are missing.
+    fn welcome(&mut self, watch: i32, name: &OsStr) {
         let here = self.folders.iter().find(|(_, folder)| folder.watch == watch);
-        let Some(folder) = here.map(|(path, _)| path.clone()) else { return };
-        let waiting: Vec<_> = self
-            .folders
-            .get(&folder)
-            .map_or_else(Vec::new, |here| here.missing.iter().cloned().collect());
-        for instance in waiting {
-            if self.logs.get(&instance).is_some_and(|log| log.path.exists()) {
-                self.found(&folder, &instance);
-                self.rest(&instance, Duration::ZERO);
-            }
-        }
+        let Some((path, folder)) = here else { return };
+        let Some(instance) = folder.missing.get(name).cloned() else { return };
+        let path = path.clone();
+        self.found(&path, name);
+        self.rest(&instance, Duration::ZERO);
     }
 
     /// Takes a log out of the missing ones; a folder without any is not watched.
-    fn found(&mut self, folder: &Path, instance: &InstanceId) {
+    fn found(&mut self, folder: &Path, name: &OsStr) {
         let Some(here) = self.folders.get_mut(folder) else { return };
-        here.missing.remove(instance);
+        here.missing.remove(name);
         if here.missing.is_empty()
             && let Some(here) = self.folders.remove(folder)
             && let Some(inotify) = &self.inotify
@@ -285,7 +347,7 @@ impl Task {
             }
             Waiting::Missing => {
                 let folder = log.path.parent().unwrap_or(Path::new("/"));
-                self.found(folder, instance);
+                self.found(folder, log.path.file_name().unwrap_or_default());
             }
             Waiting::Until(_) => {}
         }
@@ -293,84 +355,41 @@ impl Task {
 
     /// Looks at the size of a log: records it, and wakes who reads.
     fn look(&mut self, instance: &InstanceId) {
-        let Some(log) = self.logs.get_mut(instance) else { return };
-        let Ok(metadata) = std::fs::metadata(&log.path) else { return };
-        if !metadata.is_file() {
+        let Some(log) = self.logs.get_mut(instance).filter(|log| !self.lent.contains(&log.path))
+        else {
             return;
-        }
+        };
         let now = (self.clock)();
-        let (extent, written) = match log.observe(&metadata, now) {
-            Ok(observed) => observed,
+        let (extent, written) = match log.observe(now) {
+            Ok(Some(observed)) => observed,
+            Ok(None) => return,
             // Without an index there are no times, but there is a file that grows.
             Err(error) => {
                 let extent = crate::logs::extent(&log.path).unwrap_or_default();
                 (extent, Err(error))
             }
         };
-        log.say(written);
+        match written {
+            Ok(()) => {
+                if self.problems.solve(instance, Trouble::Index) {
+                    tracing::info!(%instance, "lines of its log have times again");
+                }
+            }
+            Err(error) => {
+                let problem = format!("lines of its log have no times: {error}");
+                if self.problems.note(instance, Trouble::Index, &problem) {
+                    tracing::warn!(%instance, "{problem}");
+                }
+            }
+        }
+        let is_due = log.is_due(extent, now);
         let subscriptions = self.subscriptions.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(sender) = subscriptions.get(instance) {
             sender.send_if_modified(|known| std::mem::replace(known, extent) != extent);
         }
-    }
-
-    fn shorten(&mut self, instance: &InstanceId, bytes: u64, remove: Remove) -> io::Result<()> {
-        let Some(log) = self.logs.get_mut(instance) else {
-            return Err(io::Error::other("the log is not watched"));
-        };
-        let metadata = std::fs::metadata(&log.path)?;
-        let (_, written) = log.observe(&metadata, (self.clock)())?;
-        written?;
-        let Some(index) = &mut log.index else { return Ok(()) };
-        let length = metadata.len();
-        if bytes > length {
-            return Err(io::Error::other("the log is not that long"));
+        drop(subscriptions);
+        if is_due {
+            self.ask(instance);
         }
-        index.begin_shortening(bytes, length)?;
-        if let Err(error) = remove() {
-            index.abandon_shortening()?;
-            return Err(error);
-        }
-        index.finish_shortening()?;
-        self.look(instance);
-        Ok(())
     }
-}
-
-type Observed = (crate::logs::Extent, io::Result<()>);
-
-impl Log {
-    /// What was written before the index was opened is as old as the file says; what comes while it is
-    /// watched is as old as now.
-    fn observe(&mut self, metadata: &Metadata, now: Timestamp) -> io::Result<Observed> {
-        let (identity, length) = (index::identity(metadata), metadata.len());
-        if let Some(index) = &mut self.index {
-            return Ok(index.observe(identity, length, nanos(now)));
-        }
-        let mut index = Writer::open(&self.path, identity, length)?;
-        let at = match metadata.modified().ok().and_then(|time| Timestamp::try_from(time).ok()) {
-            Some(modified) if index.is_behind(identity, length) => modified.min(now),
-            _ => now,
-        };
-        let observed = index.observe(identity, length, nanos(at));
-        self.index = Some(index);
-        Ok(observed)
-    }
-
-    /// Tells a failure of the index once, not with each line.
-    fn say(&mut self, written: io::Result<()>) {
-        let kind = written.as_ref().err().map(io::Error::kind);
-        if let Err(error) = written
-            && self.said != kind
-        {
-            let log = self.path.display();
-            tracing::warn!("lines of {log} have no times, its index cannot be written: {error}");
-        }
-        self.said = kind;
-    }
-}
-
-/// Times that do not fit (after 2262, before 1970) are those of the nearest that do.
-fn nanos(at: Timestamp) -> i64 {
-    i64::try_from(at.as_nanosecond()).unwrap_or(i64::MAX).max(1)
 }

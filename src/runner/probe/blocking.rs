@@ -5,10 +5,10 @@
 //! them behind. So a prober remembers the call that it abandoned, and waits for that one before it
 //! makes another: at most one thread for each prober, whatever hangs.
 
-use tokio::task::JoinHandle;
+use crate::blocking::Task;
 
 /// At most one blocking call at a time.
-pub(super) struct OneAtATime<T>(Option<JoinHandle<T>>);
+pub(super) struct OneAtATime<T>(Option<Task<T>>);
 
 impl<T> Default for OneAtATime<T> {
     fn default() -> Self {
@@ -21,7 +21,7 @@ impl<T: Send + 'static> OneAtATime<T> {
     /// one, and its answer is dropped, for it is about the past.
     ///
     /// # Errors
-    /// The runtime is ending, or the work panicked.
+    /// The work panicked.
     pub(super) async fn run(
         &mut self,
         work: impl FnOnce() -> T + Send + 'static,
@@ -29,7 +29,7 @@ impl<T: Send + 'static> OneAtATime<T> {
         if let Some(abandoned) = &mut self.0 {
             drop(abandoned.await);
         }
-        let answer = self.0.insert(tokio::task::spawn_blocking(work)).await;
+        let answer = self.0.insert(crate::blocking::spawn(work)).await;
         self.0 = None;
         answer.map_err(|error| format!("the check itself was ended: {error}"))
     }

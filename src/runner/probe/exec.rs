@@ -27,11 +27,11 @@ pub(super) fn describe(command: &CommandSpec) -> String {
 
 impl Kind for Exec {
     fn run<'a>(&'a mut self, target: &'a Target) -> Run<'a> {
-        Box::pin(async move { judge(&target.commands.run(self.argv.clone()).await?) })
+        Box::pin(async move { Ok(judge(&target.commands.run(self.argv.clone()).await?)?) })
     }
 }
 
-fn judge(ended: &CommandOutput) -> Result<(), String> {
+pub(super) fn judge(ended: &CommandOutput) -> Result<(), String> {
     if ended.status == ExitStatus::Code(0) {
         return Ok(());
     }

@@ -56,7 +56,7 @@ impl Kind for File {
     fn run<'a>(&'a mut self, _target: &'a Target) -> Run<'a> {
         Box::pin(async move {
             let wanted = Arc::clone(&self.wanted);
-            self.look.run(move || wanted.check(SystemTime::now())).await?
+            Ok(self.look.run(move || wanted.check(SystemTime::now())).await??)
         })
     }
 }

@@ -27,7 +27,7 @@ use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_check_response::ServingStatus;
 use tonic_health::pb::health_client::HealthClient;
 
-use super::connect::{Endpoint, authority};
+use super::connect::Endpoint;
 use super::drive::Companions;
 use super::http::{AGENT, source};
 use super::{Kind, Run, Target, text, tls};
@@ -159,9 +159,8 @@ impl tower::Service<Request<tonic::body::Body>> for Sender {
     }
 }
 
-pub(super) fn describe(host: &str, port: u16, service: &str, tls: bool) -> String {
+pub(super) fn describe(place: &str, service: &str, tls: bool) -> String {
     let tls = if tls { " (TLS)" } else { "" };
-    let place = authority(host, port);
     if service.is_empty() {
         return format!("grpc {place}{tls}");
     }
@@ -170,6 +169,6 @@ pub(super) fn describe(host: &str, port: u16, service: &str, tls: bool) -> Strin
 
 impl Kind for Grpc {
     fn run<'a>(&'a mut self, _target: &'a Target) -> Run<'a> {
-        Box::pin(self.check())
+        Box::pin(async move { Ok(self.check().await?) })
     }
 }

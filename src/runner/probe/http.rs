@@ -26,8 +26,9 @@ use hyper_util::rt::TokioIo;
 use regex::bytes::Regex;
 use tokio_rustls::rustls::pki_types::ServerName;
 
-use super::connect::{Endpoint, authority};
+use super::connect::Endpoint;
 use super::drive::Companions;
+use super::reach::shown;
 use super::{Kind, Run, Target, text, tls};
 use crate::model::spec::HttpCheck;
 
@@ -54,8 +55,9 @@ pub(super) struct Http {
 }
 
 impl Http {
-    pub(super) fn new(check: &HttpCheck) -> Result<Self, String> {
-        let endpoint = Endpoint::new(&check.host, check.port)?;
+    /// `host` and `port` are where the component is reached, whatever the check says of it.
+    pub(super) fn new(check: &HttpCheck, host: &str, port: u16) -> Result<Self, String> {
+        let endpoint = Endpoint::new(host, port)?;
         let method = Method::from_bytes(check.method.as_bytes())
             .map_err(|_| format!("{} is not an HTTP method", check.method))?;
         if method == Method::CONNECT {
@@ -73,14 +75,14 @@ impl Http {
                 .map_err(|_| format!("the header {name} has a value that HTTP forbids"))?;
             headers.append(name, value);
         }
-        let host = HeaderValue::from_str(&endpoint.authority())
-            .map_err(|_| format!("{} is not a host", check.host))?;
-        headers.entry(HOST).or_insert(host);
+        let authority = HeaderValue::from_str(&endpoint.authority())
+            .map_err(|_| format!("{host} is not a host"))?;
+        headers.entry(HOST).or_insert(authority);
         headers.entry(USER_AGENT).or_insert(HeaderValue::from_static(AGENT));
         headers.entry(ACCEPT).or_insert(HeaderValue::from_static("*/*"));
         headers.entry(CONNECTION).or_insert(HeaderValue::from_static("close"));
         Ok(Self {
-            name: check.tls.then(|| tls::server_name(&check.host)).transpose()?,
+            name: check.tls.then(|| tls::server_name(host)).transpose()?,
             endpoint,
             method,
             uri,
@@ -187,11 +189,11 @@ async fn read(mut body: Incoming) -> (Vec<u8>, Result<(), hyper::Error>) {
 pub(super) fn describe(check: &HttpCheck) -> String {
     let scheme = if check.tls { "https" } else { "http" };
     let path = check.path.split('?').next().unwrap_or_default();
-    format!("{scheme} {} {}{path}", check.method, authority(&check.host, check.port))
+    format!("{scheme} {} {}{path}", check.method, shown(check.host.as_deref(), check.port))
 }
 
 impl Kind for Http {
     fn run<'a>(&'a mut self, _target: &'a Target) -> Run<'a> {
-        Box::pin(self.request())
+        Box::pin(async move { Ok(self.request().await?) })
     }
 }

@@ -20,7 +20,7 @@ use std::io;
 use regex::bytes::Regex;
 
 use super::{Kind, Run, Target, text};
-use crate::logs::{Ending, Lines, extent};
+use crate::logs::{Ending, Lines, extent, is_passed_over};
 
 /// How much is read before other tasks have their turn, in bytes.
 const TURN: u64 = 64 * 1024;
@@ -58,7 +58,14 @@ impl Log {
         let mut turn = start;
         let mut lines = Lines::new(&target.log, start, here.end, 64 * 1024);
         let mut open = None;
-        while let Some(piece) = lines.next_piece()? {
+        loop {
+            let piece = match lines.next_piece() {
+                Ok(Some(piece)) => piece,
+                Ok(None) => return Ok(false),
+                // What was rotated away and cannot be read any more does not match.
+                Err(error) if is_passed_over(&error) => continue,
+                Err(error) => return Err(error),
+            };
             let end = piece.position + piece.text.len() as u64;
             let line = piece.text.strip_suffix(b"\r").unwrap_or(piece.text);
             let is_settled = piece.ending != Ending::Open || open_before == Some(end);
@@ -78,7 +85,6 @@ impl Log {
                 tokio::task::yield_now().await;
             }
         }
-        Ok(false)
     }
 }
 
@@ -87,10 +93,10 @@ impl Kind for Log {
         Box::pin(async move {
             match self.search(target).await {
                 Ok(true) => Ok(()),
-                Ok(false) => Err(format!("no line matches /{}/ yet", self.pattern.as_str())),
+                Ok(false) => Err(format!("no line matches /{}/ yet", self.pattern.as_str()).into()),
                 Err(error) => {
                     let log = target.log.display();
-                    Err(format!("cannot read the log {log}: {}", text::io_error(&error)))
+                    Err(format!("cannot read the log {log}: {}", text::io_error(&error)).into())
                 }
             }
         })

@@ -22,7 +22,7 @@ impl Kind for MinUptime {
             if up >= self.wanted {
                 return Ok(());
             }
-            Err(format!("up for {} of {}", human_duration(up), human_duration(self.wanted)))
+            Err(format!("up for {} of {}", human_duration(up), human_duration(self.wanted)).into())
         })
     }
 }

@@ -1,4 +1,4 @@
-//! The process is alive: it exists and is not a zombie (S31).
+//! The process is alive: it exists and is not a zombie (S31). Of a container: it runs.
 //!
 //! A stopped (SIGSTOP) or uninterruptible process is alive. `kill(pid, 0)` would not do: it succeeds on
 //! zombies. Whether the pid is still the component's is not asked here: the keeper reports an exit
@@ -12,7 +12,13 @@ pub(super) struct Process;
 
 impl Kind for Process {
     fn run<'a>(&'a mut self, target: &'a Target) -> Run<'a> {
-        Box::pin(async move { check(target.pid) })
+        Box::pin(async move {
+            match &target.container {
+                // Its processes belong to its engine, which may be on another machine.
+                Some(container) => container.look(false).await,
+                None => Ok(check(target.pid)?),
+            }
+        })
     }
 }
 

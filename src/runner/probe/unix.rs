@@ -32,7 +32,7 @@ impl Kind for Unix {
                     io::ErrorKind::WouldBlock => "nobody accepts, its queue is full".to_owned(),
                     _ => text::io_error(&error),
                 };
-                format!("{why} ({})", self.path.display())
+                format!("{why} ({})", self.path.display()).into()
             })
         })
     }

@@ -1,0 +1,476 @@
+//! Streams that go on until what was asked for is reached: a plan, events, states, an outcome.
+//!
+//! ```text
+//!   subscribe ─▶ request ─▶ plan ─▶ ( event | status )* ─▶ status ─▶ outcome
+//! ```
+//!
+//! One is subscribed to events before the request is made, so that none of its events is missed. A
+//! status is sent when a state has changed, and at most as often as making it costs little.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use tokio::sync::oneshot;
+use tokio::time::Instant;
+use tonic::Status;
+
+use super::ask::{Chosen, projects};
+use super::goal::{Aim, Goal};
+use super::reply::{ending, refused};
+use super::{Messages, Sender, Service, events, stream};
+use crate::api::v1::control_request::Action as Asked;
+use crate::api::v1::{self, Progress};
+use crate::api::view;
+use crate::logs;
+use crate::machine::{Action, Component, Phase};
+use crate::model::{InstanceId, StopReason, Wanted};
+use crate::plan::Plan;
+use crate::runner::process::instant_of;
+use crate::sources;
+use crate::store::{EventRecord, ProjectRecord};
+use crate::supervisor::{Applied, Events, Refusal, Request};
+
+/// A status of `--watch` is not sent more often than this: nobody reads faster.
+const LEAST_PAUSE: Duration = Duration::from_millis(40);
+
+/// Who waits for a goal wants to know soon.
+const SHORT_PAUSE: Duration = Duration::from_millis(3);
+
+/// How many times longer than the making of a status the pause after it is.
+const SHARE: u32 = 15;
+
+/// The longest pause: whoever waits has an answer soon after there is one, however many components there
+/// are; and before the daemon ends, which stays for 500 ms after its last project.
+const LONGEST_PAUSE: Duration = Duration::from_millis(200);
+
+/// Last lines of the log of a component that failed.
+const TAIL: usize = 10;
+
+/// `apply`.
+pub(super) fn apply(
+    service: &Service,
+    request: v1::ApplyRequest,
+) -> Result<Messages<Progress>, Status> {
+    let manifest = PathBuf::from(&request.manifest);
+    if !manifest.is_absolute() {
+        return Err(Status::invalid_argument("the path of the manifest must be absolute"));
+    }
+    let record = ProjectRecord {
+        manifest,
+        variables: request.variables,
+        base_env: request.base_env,
+        profiles: request.profiles,
+        name_override: Some(request.project).filter(|name| !name.is_empty()),
+        ..ProjectRecord::default()
+    };
+    let service = service.clone();
+    Ok(stream(move |sender| async move {
+        let told = service.handle.events.subscribe();
+        let outcome = service.apply(record, request.dry_run).await;
+        let Some(applied) = accepted(&sender, outcome).await else { return };
+        if request.dry_run || request.no_wait {
+            return;
+        }
+        let all = service.look({
+            let project = applied.project.clone();
+            move |world, _| instances_of(world, &project, |_| true)
+        });
+        let Ok(instances) = all.await else { return };
+        // What is being removed is waited for, too: it is still there.
+        service.follow(sender, Goal::new(Aim::Up, instances), told, vec![applied.project]).await;
+    }))
+}
+
+/// `reload`.
+pub(super) fn reload(
+    service: &Service,
+    request: v1::ReloadRequest,
+) -> Result<Messages<Progress>, Status> {
+    let selector = request.selector.unwrap_or_default();
+    let known = service.handle.projects.borrow().clone();
+    let chosen: Vec<String> =
+        projects(&selector, known.iter())?.into_iter().map(str::to_owned).collect();
+    let service = service.clone();
+    Ok(stream(move |sender| async move {
+        let told = service.handle.events.subscribe();
+        for project in &chosen {
+            let outcome = sources::reload(&service.handle, project).await;
+            if accepted(&sender, outcome).await.is_none() {
+                return;
+            }
+        }
+        let instances = match service.replace_named(&selector).await {
+            Ok(instances) => instances,
+            Err(status) => return drop(sender.send(Err(status)).await),
+        };
+        if !request.no_wait {
+            service.follow(sender, Goal::new(Aim::Up, instances), told, chosen).await;
+        }
+    }))
+}
+
+/// `start`, `stop`, `restart`, `reset`, `signal`, `down`.
+pub(super) async fn control(
+    service: &Service,
+    request: v1::ControlRequest,
+) -> Result<Messages<Progress>, Status> {
+    let told = service.handle.events.subscribe();
+    let selector = request.selector.clone().unwrap_or_default();
+    // A one-shot that is done is done; it runs again where somebody names it.
+    let leaves_completed = request.action() == Asked::Start && selector.names.is_empty();
+    let chosen = service
+        .look(move |world, _| {
+            let mut chosen = Chosen::new(&selector, world)?;
+            chosen.instances.retain(|instance| {
+                let component = world.fleet.get(instance);
+                !leaves_completed || !component.is_some_and(has_completed)
+            });
+            Ok::<_, Status>((chosen.projects, chosen.instances))
+        })
+        .await??;
+    let (chosen_projects, instances) = chosen;
+    let (action, aim) = match request.action() {
+        Asked::Start => (Action::Start, Aim::Up),
+        Asked::Stop => (Action::Stop, Aim::Down),
+        Asked::Restart => (Action::Restart, Aim::Up),
+        Asked::Reset => (Action::Reset, Aim::Up),
+        Asked::Signal => return service.signal(&request.signal, instances).await,
+        Asked::Down => {
+            if request.selector.is_some_and(|selector| !selector.names.is_empty()) {
+                return Err(Status::invalid_argument(
+                    "down ends whole projects; to end single components, take them out of the \
+                     manifest, or `stigmer stop` them",
+                ));
+            }
+            let (reply, answer) = oneshot::channel();
+            let (projects, volumes) = (chosen_projects.clone(), request.volumes);
+            let request_down = Request::Down { projects, volumes, reply };
+            let instances = service.ask(request_down, answer).await?;
+            let goal = Goal::end_of(chosen_projects.clone(), instances);
+            return Ok(service.progress(request.no_wait, goal, told, chosen_projects));
+        }
+        Asked::Unspecified => return Err(Status::unimplemented("this daemon is older")),
+    };
+    let (reply, answer) = oneshot::channel();
+    let control = Request::Control { action, instances: instances.clone(), reply };
+    service.ask(control, answer).await?;
+    Ok(service.progress(request.no_wait, Goal::new(aim, instances), told, chosen_projects))
+}
+
+/// `status --watch`.
+pub(super) async fn watch(
+    service: &Service,
+    request: v1::StatusRequest,
+) -> Result<Messages<v1::StatusResponse>, Status> {
+    let first = service.status_of(&request).await?;
+    let service = service.clone();
+    Ok(stream(move |sender| async move {
+        let mut changes = service.handle.changes.clone();
+        let mut next = Ok(first);
+        loop {
+            let failed = next.is_err();
+            if sender.send(next).await.is_err() || failed {
+                return;
+            }
+            let pause = tokio::time::sleep(LEAST_PAUSE);
+            tokio::select! {
+                alive = changes.changed() => if alive.is_err() { return },
+                () = sender.closed() => return,
+            }
+            pause.await;
+            changes.mark_unchanged();
+            next = service.status_of(&request).await;
+        }
+    }))
+}
+
+/// Sends the plan or the diagnostics. `None`: there is nothing to follow.
+async fn accepted(sender: &Sender<Progress>, outcome: Result<Applied, Refusal>) -> Option<Applied> {
+    let applied = match outcome {
+        Ok(applied) => applied,
+        Err(refusal) => {
+            let message = match &refusal {
+                Refusal::Manifest(failure) => {
+                    let rejected = Some(failure.report.clone());
+                    Ok(Progress { rejected, ..Progress::default() })
+                }
+                Refusal::Taken { .. }
+                | Refusal::Store(_)
+                | Refusal::Unknown(_)
+                | Refusal::Stale
+                | Refusal::Ending => Err(refused(&refusal)),
+            };
+            // Who asked may be gone.
+            drop(sender.send(message).await);
+            return None;
+        }
+    };
+    let plan = Some(plan(&applied.plan, applied.warnings.clone()));
+    let project = applied.project.clone();
+    let message = Progress { project, plan, ..Progress::default() };
+    sender.send(Ok(message)).await.ok().map(|()| applied)
+}
+
+fn plan(from: &Plan, warnings: Vec<String>) -> v1::Plan {
+    let step = |step: &crate::plan::PlanStep| v1::PlanStep {
+        action: step.kind.as_str().to_owned(),
+        component: step.component.clone(),
+        reason: step.reason.clone(),
+        changed: step.changed.clone(),
+    };
+    v1::Plan { steps: from.steps.iter().map(step).collect(), unchanged: from.unchanged, warnings }
+}
+
+fn has_completed(component: &Component) -> bool {
+    matches!(component.phase(), Phase::Stopped { reason: StopReason::Completed })
+}
+
+fn instances_of(
+    world: &crate::supervisor::World<'_>,
+    project: &str,
+    keep: impl Fn(&InstanceId) -> bool,
+) -> Vec<InstanceId> {
+    let all = world.fleet.iter().map(|(instance, _)| instance);
+    all.filter(|instance| *instance.project == *project && keep(instance)).cloned().collect()
+}
+
+impl Service {
+    /// Loads a manifest beside the supervisor's loop and hands it over.
+    async fn apply(&self, record: ProjectRecord, dry_run: bool) -> Result<Applied, Refusal> {
+        let loading = crate::blocking::spawn(move || {
+            let loaded = sources::load(&record);
+            (record, loaded)
+        });
+        let (record, loaded) = loading.await.map_err(|_| Refusal::Ending)?;
+        let loaded = Box::new(loaded.map_err(Refusal::Manifest)?);
+        let (reply, answer) = oneshot::channel();
+        let request = Request::Apply { record: Box::new(record), loaded, dry_run, reply };
+        self.ask(request, answer).await.map_err(|_| Refusal::Ending)?
+    }
+
+    /// With names, a reload also replaces these; without, it has done its work.
+    async fn replace_named(&self, selector: &v1::Selector) -> Result<Vec<InstanceId>, Status> {
+        let wanted = selector.clone();
+        let look = self.look(move |world, _| {
+            let chosen = Chosen::new(&wanted, world)?;
+            let running = |instance: &InstanceId| {
+                let component = world.fleet.get(instance);
+                component.is_some_and(|component| component.wish().wanted() == Wanted::Running)
+            };
+            Ok::<_, Status>(chosen.instances.into_iter().filter(running).collect::<Vec<_>>())
+        });
+        let instances = look.await??;
+        if !selector.names.is_empty() {
+            let (reply, answer) = oneshot::channel();
+            let (action, instances) = (Action::Restart, instances.clone());
+            self.ask(Request::Control { action, instances, reply }, answer).await?;
+        }
+        Ok(instances)
+    }
+
+    async fn signal(
+        &self,
+        name: &str,
+        instances: Vec<InstanceId>,
+    ) -> Result<Messages<Progress>, Status> {
+        let Some(signal) = crate::model::exit::signal_number(name) else {
+            let text = format!("{name} is not a signal; examples: HUP, SIGUSR1, 15");
+            return Err(Status::invalid_argument(text));
+        };
+        let (reply, answer) = oneshot::channel();
+        let request = Request::Signal { signal, instances: instances.clone(), reply };
+        let reached = self.ask(request, answer).await?;
+        let missed = instances.iter().filter(|instance| !reached.contains(instance));
+        let failures: Vec<v1::Failure> = missed
+            .map(|instance| v1::Failure {
+                component: instance.display_name(),
+                reason: "has no process to signal".into(),
+                hint: format!("stigmer why {}", instance.display_name()),
+                ..v1::Failure::default()
+            })
+            .collect();
+        let ok = failures.is_empty();
+        let outcome = Some(v1::Outcome { ok, failures, ..v1::Outcome::default() });
+        Ok(stream(move |sender| async move {
+            drop(sender.send(Ok(Progress { outcome, ..Progress::default() })).await);
+        }))
+    }
+
+    fn progress(
+        &self,
+        no_wait: bool,
+        goal: Goal,
+        told: Events,
+        projects: Vec<String>,
+    ) -> Messages<Progress> {
+        let service = self.clone();
+        stream(move |sender| async move {
+            if !no_wait {
+                service.follow(sender, goal, told, projects).await;
+            }
+        })
+    }
+
+    /// Tells what happens until the goal is reached or missed.
+    async fn follow(
+        self,
+        sender: Sender<Progress>,
+        goal: Goal,
+        told: Events,
+        projects: Vec<String>,
+    ) {
+        let of_goal = goal.instances().iter().cloned().collect();
+        let mut follower =
+            Follower { service: self, sender, goal, projects, of_goal, shown: BTreeMap::new() };
+        // An error means that nobody is there any more to be told.
+        let _ = follower.run(told).await;
+    }
+}
+
+/// One stream of progress.
+struct Follower {
+    service: Service,
+    sender: Sender<Progress>,
+    goal: Goal,
+    projects: Vec<String>,
+    of_goal: std::collections::BTreeSet<InstanceId>,
+    /// The states that were sent last.
+    shown: BTreeMap<InstanceId, (String, bool, Option<String>)>,
+}
+
+/// The client is gone.
+struct Gone;
+
+impl Follower {
+    async fn run(&mut self, mut told: Events) -> Result<(), Gone> {
+        let mut changes = self.service.handle.changes.clone();
+        let mut look_at = Instant::now();
+        let mut dirty = true;
+        loop {
+            if dirty && look_at <= Instant::now() {
+                changes.mark_unchanged();
+                dirty = false;
+                let (outcome, cost) = self.look(&mut told).await?;
+                if let Some(outcome) = outcome {
+                    return self.send(Progress { outcome: Some(outcome), ..self.empty() }).await;
+                }
+                look_at = Instant::now() + pause_after(cost);
+                if let Some(again) = self.goal.again() {
+                    dirty = true;
+                    look_at = look_at.max(instant_of(again));
+                }
+            }
+            tokio::select! {
+                alive = changes.changed() => match alive {
+                    Ok(()) => dirty = true,
+                    Err(_) => return self.fail(ending()).await,
+                },
+                event = told.recv() => match event {
+                    Some(event) => self.tell(&event).await?,
+                    None => return self.fail(ending()).await,
+                },
+                () = tokio::time::sleep_until(look_at), if dirty => {}
+                () = self.sender.closed() => return Err(Gone),
+            }
+        }
+    }
+
+    /// Looks once, tells what is new, and gives the outcome if there is one; and how long the supervisor
+    /// was kept from its work by it, which the time that a client takes to hear of it is no part of.
+    async fn look(&mut self, told: &mut Events) -> Result<(Option<v1::Outcome>, Duration), Gone> {
+        let mut goal = self.goal.clone();
+        let home = self.service.home.clone();
+        let projects = self.projects.clone();
+        let look = self.service.look(move |world, clock| {
+            let began = Instant::now();
+            let outcome = goal.look(world, &home);
+            let projects: Vec<&str> = projects.iter().map(String::as_str).collect();
+            let status = view::status(world, &home, clock, &projects, goal.instances());
+            (goal, status, outcome, began.elapsed())
+        });
+        let (goal, status, outcome, cost) = match look.await {
+            Ok(seen) => seen,
+            Err(status) => {
+                self.fail(status).await?;
+                return Err(Gone);
+            }
+        };
+        self.goal = goal;
+        // What led to this comes before it.
+        while let Ok(event) = told.try_recv() {
+            self.tell(&event).await?;
+        }
+        let now: BTreeMap<_, _> = status.components.iter().map(state_of).collect();
+        if now != self.shown || outcome.is_some() {
+            self.shown = now;
+            self.send(Progress { status: Some(status), ..self.empty() }).await?;
+        }
+        let outcome = match outcome {
+            Some(outcome) => Some(with_tails(outcome).await),
+            None => None,
+        };
+        Ok((outcome, cost))
+    }
+
+    async fn tell(&self, record: &EventRecord) -> Result<(), Gone> {
+        let event = &record.event;
+        let instance = InstanceId::new(&event.project, &event.component, event.replica);
+        let of_project = event.component.is_empty() && self.projects.contains(&event.project);
+        if !of_project && !self.of_goal.contains(&instance) {
+            return Ok(());
+        }
+        self.send(Progress { event: Some(events::event(record)), ..self.empty() }).await
+    }
+
+    fn empty(&self) -> Progress {
+        let project = self.projects.first().cloned().unwrap_or_default();
+        Progress { project, ..Progress::default() }
+    }
+
+    async fn send(&self, message: Progress) -> Result<(), Gone> {
+        self.sender.send(Ok(message)).await.map_err(|_| Gone)
+    }
+
+    async fn fail(&self, status: Status) -> Result<(), Gone> {
+        self.sender.send(Err(status)).await.map_err(|_| Gone)
+    }
+}
+
+/// How long to leave the supervisor alone after a look that has cost it so much.
+fn pause_after(cost: Duration) -> Duration {
+    cost.saturating_mul(SHARE).clamp(SHORT_PAUSE, LONGEST_PAUSE)
+}
+
+fn state_of(component: &v1::Component) -> (InstanceId, (String, bool, Option<String>)) {
+    let instance = InstanceId::new(&component.project, &component.name, component.replica);
+    (instance, (component.state.clone(), component.ready, component.reason.clone()))
+}
+
+/// Adds the last lines of the logs of what failed.
+async fn with_tails(outcome: v1::Outcome) -> v1::Outcome {
+    let reading = outcome.clone();
+    let read = crate::blocking::spawn(move || {
+        let mut outcome = reading;
+        let told = outcome.failures.iter_mut().chain(&mut outcome.warnings);
+        for failure in told.filter(|failure| !failure.log_file.is_empty()) {
+            failure.log_tail = logs::tail(std::path::Path::new(&failure.log_file), TAIL);
+        }
+        outcome
+    });
+    read.await.unwrap_or(outcome)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_pause_after_a_look_grows_with_its_cost_and_is_never_long() {
+        assert_eq!(pause_after(Duration::ZERO), SHORT_PAUSE);
+        assert_eq!(pause_after(Duration::from_millis(5)), Duration::from_millis(75));
+        // A supervisor that did not get the processor meanwhile.
+        assert_eq!(pause_after(Duration::from_secs(2)), LONGEST_PAUSE);
+        assert_eq!(pause_after(Duration::MAX), LONGEST_PAUSE);
+    }
+}

@@ -1,0 +1,466 @@
+//! The task of one run that is a container.
+//!
+//! ```text
+//!   launch ─▶ prepare ─▶ make ─▶ start ─┐                    ┌─ died, removed, restarted by others
+//!                                       ├─▶ attend ──────────┤
+//!   adopt ──▶ what has become of it? ───┘      ▲  │ orders   ▼
+//!                                              └──┘       finish: exit ─▶ log to its end ─▶ remove ─▶ Gone
+//! ```
+//!
+//! Answers come in the order of the machine's: `Launched`, `Exited`, `Gone`. `Exited` says that something is
+//! left, namely the container itself, and `Gone` follows when it is removed; so a stop is over, and a
+//! replacement is made, only when nothing of it is left.
+//!
+//! Failure paths: with the engine gone, the component is in doubt and everything waits; when it is back, the
+//! container is looked at and what was being done is done again.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinHandle;
+
+use super::launch::{self, of_engine};
+use super::{Order, Place, Shared, cursor};
+use crate::container::logs::Pump;
+use crate::container::look::{Doing, Health, Look, Ours, exit_of};
+use crate::container::{EngineError, Link, What, body};
+use crate::machine::Answer;
+use crate::model::exit::signal_name;
+use crate::model::spec::{ComponentSpec, Workload};
+use crate::model::{Body, ContainerId, Exit, ExitStatus, LaunchError, LaunchStage, Retry, Time};
+use crate::runner::probe::CommandRunner;
+use crate::runner::process::{BaseEnv, now};
+
+/// How long the end of the log is waited for, after the end of the container.
+const LAST_LINES: Duration = Duration::from_secs(30);
+
+/// An engine that is well answers a new daemon within this; nothing is known before it does.
+const AT_ONCE: Duration = Duration::from_millis(250);
+
+/// The pause before a removal that failed is tried again.
+const AGAIN: Duration = Duration::from_secs(1);
+
+/// The task.
+pub(super) struct Task {
+    place: Place,
+    orders: mpsc::UnboundedReceiver<Order>,
+    shared: Shared,
+}
+
+/// A container that runs.
+struct Attended {
+    id: ContainerId,
+    /// By which it is known that nobody else has restarted it.
+    started_at: String,
+    /// The signal of the image, or of the spec.
+    stop_signal: Option<String>,
+    health: Health,
+    pump: JoinHandle<()>,
+    over: watch::Sender<bool>,
+    /// The stop command.
+    stopping: Option<tokio::task::AbortHandle>,
+    is_oom: bool,
+}
+
+impl Task {
+    pub(super) const fn new(
+        place: Place,
+        orders: mpsc::UnboundedReceiver<Order>,
+        shared: Shared,
+    ) -> Self {
+        Self { place, orders, shared }
+    }
+
+    // ---- beginnings ----------------------------------------------------------------------------
+
+    /// Launches a container and lives with it.
+    pub(super) async fn launch(mut self, spec: Arc<ComponentSpec>, base_env: BaseEnv) {
+        // What a launch takes is not kept for the long life after it.
+        match Box::pin(self.begin(&spec, &base_env)).await {
+            Ok(Some((look, pump))) => self.live(look, pump).await,
+            Ok(None) => self.until_forgotten().await,
+            Err(error) => self.place.answer(Answer::LaunchFailed(error)),
+        }
+    }
+
+    /// Makes the container and starts it. `None`: there is nothing to attend to.
+    async fn begin(
+        &mut self,
+        spec: &Arc<ComponentSpec>,
+        base_env: &BaseEnv,
+    ) -> Result<Option<(Look, Pump)>, LaunchError> {
+        let Some(container) = launch::container_of(spec) else {
+            return Err(log_error("its spec is no container's"));
+        };
+        let place = self.place.clone();
+        let order = {
+            let mut preparing = std::pin::pin!(launch::prepare(&place, container, base_env));
+            loop {
+                tokio::select! {
+                    prepared = &mut preparing => break prepared?,
+                    order = self.orders.recv() => match order {
+                        Some(Order::Withdraw) => return Err(launch::withdrawn()),
+                        None | Some(Order::Forget) => return Ok(None),
+                        Some(
+                            Order::Happened(..) | Order::Look | Order::Gone(_) | Order::Terminate(_)
+                            | Order::Kill | Order::Signal(_) | Order::Reconfigure(_),
+                        ) => {}
+                    },
+                }
+            }
+        };
+        // From here on it is finished, and ended if it is not wanted any more.
+        let id = launch::make(&place, container.platform.as_deref(), &order).await?;
+        let saved = cursor(&place.home, place.run).map_err(|e| log_error(&e.to_string()))?;
+        let log = place.home.component_log(&place.instance);
+        let pump =
+            match Pump::begin(place.engine.clone(), id.clone(), log, saved, place.pen.clone()) {
+                Ok(pump) => pump,
+                Err(error) => {
+                    drop(place.engine.remove(&id).await);
+                    return Err(log_error(&format!("cannot use its log: {error}")));
+                }
+            };
+        match place.engine.start(&id, &order).await {
+            Ok(()) => {}
+            // Whether it was started is seen when the engine is back.
+            Err(error) if error.is_engine() => self.doubt(&error),
+            Err(error) => {
+                pump.discard();
+                drop(place.engine.remove(&id).await);
+                return Err(of_engine(&error));
+            }
+        }
+        match self.look_until_known(&id).await {
+            Some(look) if look.state != Doing::Created => Ok(Some((look, pump))),
+            Some(_) => {
+                pump.discard();
+                drop(place.engine.remove(&id).await);
+                Err(of_engine(&EngineError::unreachable("it was lost during the start")))
+            }
+            None => {
+                pump.discard();
+                self.place.answer(Answer::Launched {
+                    body: Body::Container { id, pid: None },
+                    at: now(),
+                });
+                self.place.answer(Answer::Exited { exit: Exit::unknown(), at: now(), empty: true });
+                Ok(None)
+            }
+        }
+    }
+
+    /// Sees what has become of a run of the daemon before.
+    pub(super) async fn adopt(mut self) {
+        let mut link = self.place.engine.link();
+        let answered = link.wait_for(|link| !matches!(link, Link::Unknown));
+        if tokio::time::timeout(AT_ONCE, answered).await.is_err() {
+            let message = "the container engine has not answered yet".to_owned();
+            self.place.answer(Answer::Doubt(Some(message)));
+        }
+        let found = loop {
+            match self.place.engine.ours(Ours::Run(self.place.run)).await {
+                Ok(found) => break found.into_iter().next(),
+                Err(error) => self.wait_out(&error).await,
+            }
+        };
+        let look = match found {
+            Some((id, _)) => self.look_until_known(&id).await,
+            None => None,
+        };
+        let Some(look) = look else {
+            self.place.answer(Answer::Lost);
+            return self.until_forgotten().await;
+        };
+        if look.state == Doing::Created {
+            drop(self.place.engine.remove(&look.id).await);
+            self.place.answer(Answer::Lost);
+            return self.until_forgotten().await;
+        }
+        let log = self.place.home.component_log(&self.place.instance);
+        let pump = cursor(&self.place.home, self.place.run).and_then(|saved| {
+            let (engine, pen) = (self.place.engine.clone(), self.place.pen.clone());
+            Pump::resume(engine, look.id.clone(), log, saved, pen)
+        });
+        match pump {
+            Ok(pump) => self.live(look, pump).await,
+            Err(error) => {
+                // It is better supervised without a log than not at all.
+                tracing::error!("the log of {} cannot be written: {error}", self.place.instance);
+                let log = "/dev/null".into();
+                let (engine, id) = (self.place.engine.clone(), look.id.clone());
+                let pen = self.place.pen.clone();
+                if let Ok(pump) = Pump::resume(engine, id, log, "/dev/null".into(), pen) {
+                    self.live(look, pump).await;
+                }
+            }
+        }
+    }
+
+    /// It was started, or found: from here on it is attended to.
+    async fn live(&mut self, look: Look, pump: Pump) {
+        let (over, is_over) = watch::channel(false);
+        let mut attended = Attended {
+            id: look.id.clone(),
+            started_at: look.started_at.clone(),
+            stop_signal: look.stop_signal.clone(),
+            health: match look.state {
+                Doing::Running(health) => health,
+                Doing::Created | Doing::Halted(_) | Doing::Exited { .. } => Health::None,
+            },
+            pump: tokio::spawn(pump.run(is_over)),
+            over,
+            stopping: None,
+            is_oom: false,
+        };
+        self.shared.note(&look);
+        let body = Body::Container { id: look.id.clone(), pid: look.pid };
+        let at = at(look.started_at.parse().ok());
+        self.place.answer(Answer::Launched { body, at });
+        self.place.answer(Answer::Doubt(None));
+        let code = if let Doing::Exited { .. } = look.state {
+            None
+        } else {
+            let Some(code) = self.attend(&mut attended).await else { return };
+            code
+        };
+        self.finish(attended, code).await;
+    }
+
+    // ---- life ----------------------------------------------------------------------------------
+
+    /// Follows orders until the container is over, whose code may be known by then. `None`: the daemon
+    /// ends, or nothing of it matters any more.
+    async fn attend(&mut self, attended: &mut Attended) -> Option<Option<i64>> {
+        loop {
+            match self.orders.recv().await {
+                None | Some(Order::Forget) => return None,
+                Some(Order::Happened(id, _)) if id != attended.id => {}
+                Some(Order::Happened(_, what)) => match what {
+                    What::Died(code) => return Some(code),
+                    What::Removed => return Some(None),
+                    What::OutOfMemory => attended.is_oom = true,
+                    What::Paused => self.shared.freeze(true, attended.health),
+                    What::Unpaused => self.shared.freeze(false, attended.health),
+                    What::Health(health) => {
+                        attended.health = health;
+                        self.shared.health(health);
+                    }
+                    // By us; whoever else starts it has ended it before.
+                    What::Started => {}
+                },
+                Some(Order::Look) => {
+                    if self.has_ended(attended).await {
+                        return Some(None);
+                    }
+                }
+                Some(Order::Gone(error)) => self.doubt(&error),
+                Some(Order::Terminate(spec)) => self.terminate(attended, &spec).await,
+                Some(Order::Kill) => self.kill(attended).await,
+                Some(Order::Signal(signal)) => self.signal(attended, &signal_name(signal)).await,
+                Some(Order::Reconfigure(spec)) => self.reconfigure(attended, &spec).await,
+                // It came too late; the machine ends what was launched.
+                Some(Order::Withdraw) => {}
+            }
+        }
+    }
+
+    /// Looks whether it is still the container that was launched, and runs.
+    async fn has_ended(&mut self, attended: &mut Attended) -> bool {
+        let Some(look) = self.look_until_known(&attended.id).await else { return true };
+        self.shared.note(&look);
+        if let Doing::Running(health) = look.state {
+            attended.health = health;
+        }
+        self.place.answer(Answer::Doubt(None));
+        let is_over = matches!(look.state, Doing::Exited { .. } | Doing::Created);
+        // Somebody else has restarted it: that is another run, which nobody asked for.
+        is_over || look.started_at != attended.started_at
+    }
+
+    async fn terminate(&self, attended: &mut Attended, spec: &ComponentSpec) {
+        // A frozen container cannot react to anything.
+        if self.shared.doing().is_some_and(|doing| matches!(doing, Doing::Halted(_))) {
+            drop(self.place.engine.unpause(&attended.id).await);
+        }
+        let declared = match &spec.workload {
+            Workload::Container(container) => container.stop_signal.map(signal_name),
+            Workload::Process(_) | Workload::External => None,
+        };
+        let signal = declared.or_else(|| attended.stop_signal.clone());
+        let signal = signal.unwrap_or_else(|| "SIGTERM".to_owned());
+        let Some(command) = &spec.stop.command else {
+            return self.signal(attended, &signal).await;
+        };
+        let inside =
+            super::probe::Probed { engine: self.place.engine.clone(), shared: self.shared.clone() };
+        let running = inside.run(command.argv());
+        let (engine, id) = (self.place.engine.clone(), attended.id.clone());
+        let instance = self.place.instance.clone();
+        let stopping = tokio::spawn(async move {
+            let outcome = running.await;
+            let code =
+                |output: &crate::runner::probe::CommandOutput| output.status == ExitStatus::Code(0);
+            if !outcome.as_ref().is_ok_and(code) {
+                // A stop command that fails must not leave the component to the kill alone.
+                tracing::warn!(%instance, ?outcome, "the stop command failed");
+                drop(engine.signal(&id, &signal).await);
+            }
+        });
+        attended.stopping = Some(stopping.abort_handle());
+    }
+
+    async fn signal(&self, attended: &Attended, signal: &str) {
+        if let Err(error) = self.place.engine.signal(&attended.id, signal).await {
+            tracing::warn!(instance = %self.place.instance, "{signal} was not sent: {error}");
+        }
+    }
+
+    async fn kill(&self, attended: &Attended) {
+        // Engines do not deliver a signal to what they have frozen.
+        drop(self.place.engine.unpause(&attended.id).await);
+        self.signal(attended, "SIGKILL").await;
+    }
+
+    async fn reconfigure(&self, attended: &Attended, spec: &ComponentSpec) {
+        let Workload::Container(container) = &spec.workload else { return };
+        let update = body::update(&container.resources);
+        if let Err(error) = self.place.engine.update(&attended.id, update).await {
+            self.place.answer(Answer::Unchanged { message: error.to_string() });
+        }
+    }
+
+    // ---- ends ----------------------------------------------------------------------------------
+
+    /// It is over: how, the rest of its log, and then it is removed.
+    async fn finish(&mut self, attended: Attended, code: Option<i64>) {
+        if let Some(stopping) = &attended.stopping {
+            stopping.abort();
+        }
+        let look = self.look_until_known(&attended.id).await;
+        let lives_again = look
+            .as_ref()
+            .is_some_and(|look| matches!(look.state, Doing::Running(_) | Doing::Halted(_)));
+        let (exit, finished_at) = match look.map(|look| look.state) {
+            Some(Doing::Exited { exit, error: _, finished_at }) => {
+                (Exit { oom: exit.oom || (attended.is_oom && is_kill(exit)), ..exit }, finished_at)
+            }
+            // Restarted or removed by somebody: what the event said is all that is known.
+            Some(Doing::Created | Doing::Running(_) | Doing::Halted(_)) | None => {
+                (exit_of(code, attended.is_oom), None)
+            }
+        };
+        self.place.answer(Answer::Exited { exit, at: at(finished_at), empty: false });
+        if lives_again {
+            // Somebody has restarted it, and its log would never end.
+            self.kill(&attended).await;
+        }
+        attended.over.send_replace(true);
+        let id = attended.id.clone();
+        self.last_lines(attended).await;
+        self.remove(&id).await;
+        self.place.answer(Answer::Gone);
+        self.until_forgotten().await;
+    }
+
+    /// Waits until the log is read to its end.
+    async fn last_lines(&mut self, mut attended: Attended) {
+        let patience = tokio::time::sleep(LAST_LINES);
+        let mut patience = std::pin::pin!(patience);
+        loop {
+            tokio::select! {
+                _ = &mut attended.pump => return,
+                () = &mut patience => break,
+                order = self.orders.recv() => match order {
+                    // `docker restart` ends it and starts it again: its log would go on and on.
+                    Some(Order::Happened(id, What::Started)) if id == attended.id => {
+                        self.kill(&attended).await;
+                    }
+                    None => return,
+                    Some(
+                        Order::Happened(..) | Order::Look | Order::Gone(_) | Order::Withdraw
+                        | Order::Terminate(_) | Order::Kill | Order::Signal(_)
+                        | Order::Reconfigure(_) | Order::Forget,
+                    ) => {}
+                },
+            }
+        }
+        tracing::warn!("the log of {} is not whole: the engine is slow", self.place.instance);
+        attended.pump.abort();
+    }
+
+    /// Removes the container, however long that takes.
+    async fn remove(&mut self, id: &ContainerId) {
+        loop {
+            match self.place.engine.remove(id).await {
+                Ok(()) => return,
+                Err(error) if error.is_engine() => self.wait_out(&error).await,
+                Err(error) => {
+                    let message = format!("its container cannot be removed: {error}");
+                    self.place.answer(Answer::Doubt(Some(message)));
+                    tokio::time::sleep(AGAIN).await;
+                }
+            }
+        }
+    }
+
+    async fn until_forgotten(&mut self) {
+        while let Some(order) = self.orders.recv().await {
+            if let Order::Forget = order {
+                return;
+            }
+        }
+    }
+
+    // ---- an engine that is not there -------------------------------------------------------------
+
+    /// A look at a container, which waits for the engine where it has to.
+    async fn look_until_known(&mut self, id: &ContainerId) -> Option<Look> {
+        loop {
+            match self.place.engine.look(id.as_str()).await {
+                Ok(look) => return look,
+                Err(error) => self.wait_out(&error).await,
+            }
+        }
+    }
+
+    fn doubt(&self, error: &EngineError) {
+        self.place.answer(Answer::Doubt(Some(error.to_string())));
+    }
+
+    /// Says that nothing is known, and waits until the engine is there again.
+    async fn wait_out(&mut self, error: &EngineError) {
+        let mut link = self.place.engine.link();
+        // Nobody has asked it anything yet: that is no reason for a doubt.
+        if !matches!(&*link.borrow_and_update(), Link::Unknown) {
+            self.doubt(error);
+        }
+        if !error.is_engine() {
+            tokio::time::sleep(AGAIN).await;
+        }
+        let _ = link.wait_for(|link| matches!(link, Link::Up(_))).await;
+    }
+}
+
+fn is_kill(exit: Exit) -> bool {
+    exit.status == ExitStatus::Signal(libc::SIGKILL)
+}
+
+fn log_error(message: &str) -> LaunchError {
+    LaunchError {
+        stage: LaunchStage::Log,
+        errno: None,
+        message: message.to_owned(),
+        hint: None,
+        retry: Retry::Counted,
+    }
+}
+
+/// A time of the engine's clock on the monotonic one; never in the future.
+fn at(wall: Option<jiff::Timestamp>) -> Time {
+    let present = now();
+    let ago =
+        wall.and_then(|wall| Duration::try_from(jiff::Timestamp::now().duration_since(wall)).ok());
+    present - ago.unwrap_or_default()
+}

@@ -1,0 +1,11 @@
+//! The command line against a daemon that says what the test wants: what it asks, what it prints, how
+//! it ends.
+#![expect(clippy::unwrap_used, reason = "helpers of tests")]
+
+mod exec;
+mod fake;
+mod logs;
+mod manifests;
+mod progress;
+mod status;
+mod why;

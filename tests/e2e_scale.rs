@@ -1,0 +1,144 @@
+//! Very many components: limits are looked at before anything is started, and a thousand that end at once
+//! neither make a second copy of anything nor keep anybody waiting who asks.
+#![expect(clippy::unwrap_used, reason = "helpers of tests")]
+
+#[expect(dead_code, reason = "this crate uses a part of the harness")]
+mod support;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write as _;
+use std::fs;
+use std::time::{Duration, Instant};
+
+use rustix::process::Signal;
+use serde_json::Value;
+
+use support::groups::Group;
+use support::home::TestHome;
+use support::processes::Process;
+
+/// A manifest of so many components, all alike.
+fn many(count: usize) -> String {
+    let mut yaml = String::from("components:\n");
+    for number in 0..count {
+        writeln!(yaml, "  c{number:05}: {{ command: [touch, started] }}").unwrap();
+    }
+    yaml
+}
+
+#[test]
+fn fault_55_ten_thousand_components_are_refused_where_the_daemon_lacks_descriptors() {
+    let home = TestHome::new();
+    home.manifest(&many(10_000));
+    let apply = home.after("ulimit -n 4096", &home.command(["apply"]));
+    let refused = home.run_command(apply).expect_code(5);
+    let said = &refused.stderr;
+    for part in ["10000 programs", "descriptors", "may have 4096", "RLIMIT_NOFILE", "ulimit -n"] {
+        assert!(said.contains(part), "{part:?} in {said}");
+    }
+    assert!(said.contains("stigmer.yaml"), "{said}");
+    assert!(!home.file("started").exists(), "nothing is half started");
+    // What fits is taken by the same daemon, and one that fits no more changes nothing that runs.
+    let daemon = home.after("ulimit -n 4096", &home.command(["daemon", "--detach"]));
+    home.run_command(daemon).expect_code(0);
+    home.apply("components: { api: { command: [sleep, '1000'] } }");
+    let pid = home.pid_of("api");
+    home.manifest(&(many(5_000) + "  api: { command: [sleep, '1000'] }\n"));
+    let refused = home.run(["reload"]);
+    assert!(refused.code != Some(0) && refused.stderr.contains("5001 programs"), "{refused:#?}");
+    let error = home.wait_for("the refusal in the status", || {
+        let status = home.try_status_json()?;
+        let error = status["projects"][0]["manifest"]["error"].clone();
+        (!error.is_null()).then_some(error)
+    });
+    assert!(error.to_string().contains("5001 programs"), "{error:#}");
+    assert_eq!(home.pid_of("api"), pid);
+}
+
+#[test]
+fn fault_55_what_needs_more_processes_than_there_can_be_is_refused() {
+    let Some(group) = Group::new("pids") else { return };
+    group.set("pids.max", "1000");
+    let home = TestHome::new();
+    home.manifest(&many(2_000));
+    let Some(apply) = home.with_mounts(&group.enter(), &home.command(["apply"])) else { return };
+    let refused = home.run_command(apply).expect_code(5);
+    let said = &refused.stderr;
+    for part in ["2000 programs", "processes", "may have 1000", "pids.max", "at most 900"] {
+        assert!(said.contains(part), "{part:?} in {said}");
+    }
+    assert!(said.contains(group.path().to_str().unwrap()), "{said}");
+}
+
+/// The status as a map from the name to the component.
+fn by_name(status: &Value) -> BTreeMap<String, Value> {
+    let components = status["components"].as_array().unwrap().iter();
+    components.map(|one| (one["name"].as_str().unwrap().to_owned(), one.clone())).collect()
+}
+
+/// Where a component writes its lives down, one a line.
+fn life_of(name: &str) -> String {
+    format!("lives/{}", &name[1..])
+}
+
+#[test]
+fn fault_56_a_thousand_that_crash_at_once_all_come_back_and_the_interface_answers_meanwhile() {
+    const COUNT: usize = 1000;
+    let home = TestHome::new();
+    // Each writes itself down before it becomes a small program.
+    let mut yaml =
+        String::from("defaults: { restart: { backoff: { initial: 100ms } } }\ncomponents:\n");
+    for number in 0..COUNT {
+        let command = format!("echo $$$$ >> lives/{number}; exec sleep 1000");
+        writeln!(yaml, "  c{number}: {{ command: '{command}' }}").unwrap();
+    }
+    let lives = home.file("lives");
+    fs::create_dir(&lives).unwrap();
+    home.user().into_iter().for_each(|user| user.own(&lives));
+    home.manifest(&yaml);
+    home.run(["apply", "--no-wait"]).expect_code(0);
+    let before = home.wait_for("a thousand that run", || {
+        let now = by_name(&home.try_status_json()?);
+        let born = now.keys().all(|name| !home.lines_of(&life_of(name)).is_empty());
+        (now.len() == COUNT && now.values().all(|one| one["ready"] == true) && born).then_some(now)
+    });
+    let daemon = home.daemon_pids().unwrap();
+    // Held beforehand, so that they die in one moment.
+    let held: Vec<Process> = before
+        .values()
+        .map(|one| Process::open(u32::try_from(one["pid"].as_u64().unwrap()).unwrap()).unwrap())
+        .collect();
+    let began = Instant::now();
+    for process in &held {
+        process.signal(Signal::KILL);
+    }
+    let mut slowest = Duration::ZERO;
+    let mut asked = 0;
+    let after = home.wait_for("a thousand restarts", || {
+        slowest = slowest.max(home.run(["ping"]).expect_code(0).took);
+        asked += 1;
+        let now = by_name(&home.try_status_json()?);
+        let is_back = |(name, one): (&String, &Value)| {
+            one["state"] == "running"
+                && one["pid"] != before[name]["pid"]
+                && home.lines_of(&life_of(name)).len() >= 2
+        };
+        now.iter().all(is_back).then_some(now)
+    });
+    eprintln!("back after {:?}; slowest of {asked} answers {slowest:?}", began.elapsed());
+    // A process is started for each answer, on a machine that starts a thousand others.
+    assert!(slowest < Duration::from_secs(5), "an answer took {slowest:?}");
+    assert_eq!(home.daemon_pids(), Some(daemon), "nobody died of it");
+    let pids: BTreeSet<u64> = after.values().map(|one| one["pid"].as_u64().unwrap()).collect();
+    assert_eq!(pids.len(), COUNT);
+    for (name, one) in &after {
+        assert_eq!(one["restarts"]["total"], 1, "{one:#}");
+        assert_eq!(one["last_exit"]["signal"], "SIGKILL", "{one:#}");
+        let own = home.lines_of(&life_of(name));
+        let expected = [&before[name]["pid"], &one["pid"]].map(ToString::to_string);
+        assert_eq!(own, expected, "each life of {name}, and no other");
+    }
+    // Who ends the last project hears of it, though the daemon ends as well.
+    let down = home.run(["down"]).expect_code(0);
+    assert!(down.stdout.ends_with("done\n"), "{down:#?}");
+}
