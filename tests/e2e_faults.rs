@@ -9,7 +9,7 @@ use std::fs;
 use std::io::{Read, Write};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::os::unix::net::UnixStream;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use rustix::fs::Uid;
@@ -227,6 +227,11 @@ fn descriptors(pid: u32) -> usize {
     fs::read_dir(format!("/proc/{pid}/fd")).unwrap().count()
 }
 
+/// The number that the next file would get: as a limit, it leaves not one.
+fn free_descriptor(pid: u32) -> usize {
+    (0..).find(|number| !Path::new(&format!("/proc/{pid}/fd/{number}")).exists()).unwrap()
+}
+
 fn limit(home: &TestHome, pid: u32, descriptors: usize) {
     let soft = format!("--nofile={descriptors}:");
     let mut prlimit = std::process::Command::new("prlimit");
@@ -276,8 +281,7 @@ fn fault_15_out_of_descriptors_supervision_goes_on_and_the_control_socket_answer
     home.wait_probe("probed", "liveness", "success");
     // And none for the keeper: nothing can be launched, which is no fault of the component's.
     let pid = home.pid_of("api");
-    let keeper = descriptors(daemon.keeper);
-    limit(&home, daemon.keeper, keeper);
+    limit(&home, daemon.keeper, free_descriptor(daemon.keeper));
     home.kill(pid);
     home.wait_for("a launch that failed", || {
         let api = home.try_component("api")?;

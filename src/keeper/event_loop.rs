@@ -5,7 +5,9 @@
 //!   engine   ──┤                         ├─► requests:  what the engine asks
 //!   barriers ──┼─► epoll_wait ─► one of ─┤
 //!   pidfds   ──┤   (no timeout unless    └─► engine:    start it again
-//!   cgroups  ──┘    an engine is due)          then: tell what is untold
+//!   cgroups  ──┘    an engine is due, or      then: tell what is untold
+//!                   no descriptor is left
+//!                   to watch a tree by)
 //! ```
 //!
 //! Invariants: nothing here blocks but `epoll_wait`; with nothing to do the process does not wake up.
@@ -32,16 +34,21 @@ use super::estate::EstateError;
 use super::freezer::Freezer;
 use super::oom::OomKills;
 use super::poller::{Poller, Source};
+use super::spare::Spare;
 use super::spawn::Ground;
-use super::table::Table;
+use super::table::{Table, Tree, Watch};
 use super::wire::Containment;
 use super::{clock, identity, lock, succession, sys};
 use crate::crash;
 use crate::home::{HomeError, private_folder};
+use crate::model::Time;
 
 /// How long a keeper waits for a lock that the children of a killed one may still hold.
 const PATIENCE: Duration = Duration::from_millis(200);
 const ADOPTING_PATIENCE: Duration = Duration::from_secs(5);
+
+/// How often a tree is looked at for whose end nothing can be waited for.
+const BLIND_LOOK: Duration = Duration::from_secs(1);
 
 /// The engines in a row that may fail to carry out an asked-for end before the keeper gives up on them.
 const TRIES_TO_END: u32 = 3;
@@ -128,6 +135,9 @@ pub(super) struct Keeper {
     /// By their pids.
     pub(super) freezers: BTreeMap<u32, Freezer>,
     pub(super) held: BTreeMap<String, OwnedFd>,
+    pub(super) spare: Spare,
+    /// When to look again at trees that are watched by nothing.
+    pub(super) blind_look: Option<Time>,
     pub(super) outbox: Outbox,
     pub(super) ending: Ending,
     pub(super) started_at: u64,
@@ -208,6 +218,8 @@ impl Keeper {
             engine,
             freezers: BTreeMap::new(),
             held,
+            spare: Spare::default(),
+            blind_look: None,
             outbox: Outbox::default(),
             ending: Ending::NotAsked,
             started_at: clock::realtime(),
@@ -220,6 +232,7 @@ impl Keeper {
             signals,
             lock,
         };
+        keeper.spare.fill(&keeper.ground.null);
         if let Some(estate) = estate {
             keeper.inherit(estate);
         }
@@ -238,8 +251,12 @@ impl Keeper {
                 self.start_engine();
                 continue;
             }
+            if self.blind_look.is_some_and(|due| due <= now) {
+                self.settle_blind();
+            }
             self.tell();
-            let timeout = self.engine.due().map(|due| due.since(now));
+            let due = [self.engine.due(), self.blind_look];
+            let timeout = due.into_iter().flatten().min().map(|due| due.since(now));
             if let Err(errno) = self.poller.wait(&mut events, timeout) {
                 // Only a bug makes epoll fail. Ending is the way that loses nothing: the next daemon
                 // adopts what runs.
@@ -358,6 +375,19 @@ impl Keeper {
         }
         say(format_args!("the engine ended ({how}); starting it again in {delay:?}"));
         None
+    }
+
+    /// Looks at the trees that are watched by nothing.
+    pub(super) fn settle_blind(&mut self) {
+        self.blind_look = None;
+        for run in self.table.select(|run| matches!(run.tree, Tree::Lingering(Watch::Nothing))) {
+            self.settle(run);
+        }
+    }
+
+    /// A tree is watched by nothing: no descriptor was to be had.
+    pub(super) fn plan_blind_look(&mut self) {
+        self.blind_look.get_or_insert(clock::now() + BLIND_LOOK);
     }
 
     fn tidy(&self) {

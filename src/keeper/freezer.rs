@@ -121,7 +121,7 @@ impl Keeper {
     }
 
     /// Thaws a run whose freezer was killed before it could.
-    pub(super) fn thaw_abandoned(&self, id: RunId) {
+    pub(super) fn thaw_abandoned(&mut self, id: RunId) {
         let name = mark_of(id);
         let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
         let Ok(mark) = rustix::fs::openat(&self.ground.records, &name, flags, Mode::empty()) else {

@@ -10,8 +10,9 @@
 //! ```
 //!
 //! Failure paths: a child that ends before the barrier said anything died before its program was
-//! executed. Where no descriptor is left to wait with, a tree is looked at again whenever a child ends;
-//! it is never taken for empty because it could not be looked at.
+//! executed. Where no descriptor is left, those kept in reserve are used for the look; where none is left
+//! to wait with either, a tree is looked at again whenever a child ends, and each second. It is never
+//! taken for empty because it could not be looked at.
 
 use std::collections::BTreeSet;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -65,9 +66,8 @@ impl Keeper {
         for run in ended {
             self.settle(run);
         }
-        let blind = |run: &Run| matches!(run.tree, Tree::Lingering(Watch::Nothing));
-        for run in self.table.select(blind) {
-            self.settle(run);
+        if self.blind_look.is_some() {
+            self.settle_blind();
         }
         code
     }
@@ -147,10 +147,15 @@ impl Keeper {
         }
         let is_first_look = matches!(run.tree, Tree::WithMain);
         let never_ran = matches!(run.phase, Phase::Failed(_));
-        if !never_ran && run.order == Order::Die {
-            self.kill_processes(id);
+        let mut watch = if never_ran { None } else { self.kill_and_look(id) };
+        if matches!(watch, Some(Watch::Nothing)) {
+            self.spare.lend();
+            watch = self.kill_and_look(id);
+            self.spare.fill(&self.ground.null);
         }
-        let watch = if never_ran { None } else { self.look(id) };
+        if matches!(watch, Some(Watch::Nothing)) {
+            self.plan_blind_look();
+        }
         let is_empty = watch.is_none();
         if let Some(run) = self.table.get_mut(id) {
             match &run.tree {
@@ -179,6 +184,14 @@ impl Keeper {
         if self.table.get(id).is_some_and(|run| run.owner == Owner::Nobody) {
             self.forget(id);
         }
+    }
+
+    /// Kills what is left of a run, if so ordered, and looks whether anything is.
+    fn kill_and_look(&self, id: RunId) -> Option<Watch> {
+        if self.table.get(id)?.order == Order::Die {
+            self.kill_processes(id);
+        }
+        self.look(id)
     }
 
     /// Whether something is left of a run whose main process is gone: by what its end will be noticed.
@@ -248,7 +261,9 @@ impl Keeper {
         if main_is_gone {
             self.settle(id);
         } else {
+            self.spare.lend();
             self.kill_processes(id);
+            self.spare.fill(&self.ground.null);
         }
     }
 
@@ -276,10 +291,12 @@ impl Keeper {
     }
 
     /// Sends a signal to all processes of a run.
-    pub(super) fn signal_tree(&self, id: RunId, signal: i32) {
+    pub(super) fn signal_tree(&mut self, id: RunId, signal: i32) {
+        self.spare.lend();
         self.for_each_process(id, |_, pidfd| {
             let _ = sys::signal_pidfd(pidfd, signal);
         });
+        self.spare.fill(&self.ground.null);
     }
 
     /// Acts on each process of a run, by whatever it is held together. False: that cannot be known.

@@ -65,6 +65,7 @@ mod poller;
 pub mod record;
 mod requests;
 pub mod socket;
+mod spare;
 mod spawn;
 mod succession;
 mod sys;

@@ -96,7 +96,7 @@ pub(super) enum Watch {
     Events(OwnedFd),
     /// A pidfd of one of the processes that are left: before it ends, the tree cannot be empty.
     Witness { pidfd: OwnedFd, in_session: bool },
-    /// No descriptor was to be had: looked at again whenever a child ends.
+    /// No descriptor was to be had: looked at again whenever a child ends, and each second.
     Nothing,
 }
 

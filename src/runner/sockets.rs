@@ -15,8 +15,8 @@
 //! keeper, so that a client finds a queue to wait in, whatever dies. Each launch hands it to the keeper
 //! anew: nothing that was lost on the way stays lost.
 //!
-//! Failure paths: see [`super::listener`]. If keeper and engine die together, a component that lives on
-//! has the socket alone; it is taken from there ([`super::found`]), or opened anew at the next launch.
+//! Failure paths: see `listener.rs`. If keeper and engine die together, a component that lives on
+//! has the socket alone; it is taken from there (`found.rs`), or opened anew at the next launch.
 //!
 //! Deliberately absent: starting a component when somebody connects.
 

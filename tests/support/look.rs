@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use super::births::{Birth, Births};
 use super::home::TestHome;
 use super::processes::Process;
-use super::wait::patience;
+use super::wait::{patience, poll};
 
 impl TestHome {
     /// A `command:` in YAML: the troublemaker with these flags, and births in `births-NAME`.
@@ -23,9 +23,21 @@ impl TestHome {
     }
 
     /// Everybody who was born as `name`, oldest first. Fails the test if two lived at the same time.
+    ///
+    /// A process runs from its fork on, and tells of its birth when its own code does: the one that the
+    /// status shows is waited for.
     #[track_caller]
     pub(crate) fn births(&self, name: &str) -> Vec<Birth> {
-        Births::never_two(&self.births_file(name))
+        let shown = self.try_component(name).and_then(|component| component["pid"].as_u64());
+        let process = shown.and_then(|pid| Process::open(u32::try_from(pid).ok()?));
+        poll(patience(), || {
+            let births = Births::never_two(&self.births_file(name));
+            let is_awaited = process.as_ref().is_some_and(|process| {
+                births.iter().all(|birth| birth.pid != process.pid()) && process.is_alive()
+            });
+            (!is_awaited).then_some(births)
+        })
+        .unwrap_or_else(|| panic!("{name} never told of its birth"))
     }
 
     /// The births file of a component that was declared by `troublemaker`.
