@@ -193,8 +193,14 @@ fn is_identity(text: &str) -> bool {
 /// Makes `path` with mode 0700, or checks that it is a folder of this user that others cannot enter.
 pub fn private_folder(path: &Path) -> Result<(), HomeError> {
     let io_error = |source| HomeError::Io { path: path.to_owned(), source };
-    fs::DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(io_error)?;
-    let metadata = fs::symlink_metadata(path).map_err(io_error)?;
+    let metadata = match fs::symlink_metadata(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            fs::DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(io_error)?;
+            fs::symlink_metadata(path)
+        }
+        found => found,
+    }
+    .map_err(io_error)?;
     let refuse = |why: &str| HomeError::Unsafe { path: path.to_owned(), why: why.to_owned() };
     if !metadata.is_dir() {
         return Err(refuse("it is not a folder of its own (a symbolic link?)"));

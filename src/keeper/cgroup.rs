@@ -21,7 +21,7 @@
 //! Deliberately absent: limits. They belong to the manifest, not to the keeper.
 
 use std::fs;
-use std::io::{self, Read};
+use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
@@ -42,6 +42,8 @@ const CGROUP2: u64 = 0x6367_7270;
 #[derive(Debug)]
 pub(super) struct Groups {
     base: PathBuf,
+    /// The memory controller is switched on below the base.
+    pub(super) counts_memory: bool,
 }
 
 impl Groups {
@@ -61,8 +63,8 @@ impl Groups {
         let base = outer.join(name);
         make_folder(&base)?;
         // Refused where the controller is not there for us; nothing depends on it.
-        let _ = fs::write(base.join("cgroup.subtree_control"), "+memory");
-        let groups = Self { base };
+        let counts_memory = fs::write(base.join("cgroup.subtree_control"), "+memory").is_ok();
+        let groups = Self { base, counts_memory };
         groups.try_out()?;
         Ok(groups)
     }
@@ -98,9 +100,14 @@ impl Groups {
     /// Makes the group of a run. One that a failed launch of the same number left empty is used again.
     pub(super) fn create(&self, run: RunId) -> io::Result<(PathBuf, OwnedFd)> {
         let path = self.base.join(run.to_string());
-        make_folder(&path)?;
-        if !matches!(watch(&path), Population::Empty) {
-            return Err(io::Error::from_raw_os_error(libc::EEXIST));
+        match fs::create_dir(&path) {
+            Ok(()) => {}
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                if !matches!(watch(&path), Population::Empty) {
+                    return Err(error);
+                }
+            }
+            Err(error) => return Err(error),
         }
         let folder = open_folder(&path)?;
         Ok((path, folder))
@@ -221,17 +228,23 @@ pub(super) enum Population {
 /// Looks whether anything lives in the group, and if so begins to watch. The look is at the descriptor
 /// that is watched afterwards, so that no change is lost in between.
 pub(super) fn watch(group: &Path) -> Population {
-    let result = fs::File::open(group.join("cgroup.events")).and_then(|mut file| {
-        let mut events = String::new();
-        file.read_to_string(&mut events)?;
-        Ok((file, events))
-    });
-    match result {
-        Ok((file, events)) if is_populated(&events) => Population::Some(file.into()),
+    match events_of(group) {
+        Ok((file, events)) if is_populated(&events) => Population::Some(file),
         Ok(_) => Population::Empty,
         Err(error) if is_absence(&error) => Population::Empty,
         Err(_) => Population::Unknown,
     }
+}
+
+/// What `cgroup.events` says, and the descriptor by which it is watched from then on. The kernel gives
+/// all of it, a few lines, at the first read.
+fn events_of(group: &Path) -> io::Result<(OwnedFd, String)> {
+    let flags = OFlags::RDONLY | OFlags::CLOEXEC;
+    let file = rustix::fs::open(group.join("cgroup.events"), flags, Mode::empty())?;
+    let mut buffer = [0; 256];
+    let length = rustix::io::read(&file, &mut buffer)?;
+    let events = String::from_utf8_lossy(buffer.get(..length).unwrap_or(&[])).into_owned();
+    Ok((file, events))
 }
 
 fn is_populated(events: &str) -> bool {
@@ -268,12 +281,7 @@ pub(super) fn set_frozen(group: &Path, frozen: bool) -> bool {
 /// does not move.
 pub(super) fn wait_frozen(group: &Path, deadline: Time) -> bool {
     loop {
-        let events = fs::File::open(group.join("cgroup.events")).and_then(|mut file| {
-            let mut events = String::new();
-            file.read_to_string(&mut events)?;
-            Ok((file, events))
-        });
-        let file = match events {
+        let file = match events_of(group) {
             Ok((_, events)) if events.lines().any(|line| line == "frozen 1") => return true,
             Ok((file, _)) => file,
             Err(error) => return is_absence(&error),

@@ -134,7 +134,7 @@ fn set_up(launch: &Launch, ground: &Ground) -> Result<Identity, Failure> {
     use LaunchStage as Stage;
     nix::unistd::setsid().map_err(Failure::at(Stage::Fork))?;
     die_with_keeper(ground)?;
-    sys::reset_signals();
+    sys::reset_signals(ground.ignored);
     SigSet::empty().thread_set_mask().map_err(Failure::at(Stage::Fork))?;
     let identity = write_record(launch, ground)?;
     crash::point("a child has written its record");

@@ -170,7 +170,7 @@ impl Engine {
 /// alone, which passes it on in order.
 fn become_engine(candidates: &[CString], argv: &[CString], ground: &Ground, socket: &OwnedFd) -> ! {
     let _ = rustix::process::setpgid(None, None);
-    sys::reset_signals();
+    sys::reset_signals(ground.ignored);
     let _ = nix::sys::signal::SigSet::empty().thread_set_mask();
     let _ = nix::unistd::dup2_stdin(&ground.null);
     sys::close_on_exec_from(3);

@@ -207,6 +207,7 @@ impl Keeper {
             boot_id: identity::boot_id().map_err(setup("read the id of this boot"))?,
             tag: config.tag.clone(),
             nofile,
+            ignored: sys::ignored_signals(),
             keeper: std::process::id(),
         };
         let mut keeper = Self {

@@ -124,10 +124,11 @@ impl Keeper {
     }
 
     pub(super) fn main_ended(&mut self, id: RunId, status: ExitStatus, cpu: Duration) {
-        let Some(run) = self.table.get_mut(id) else { return };
         let was_killed = status == ExitStatus::Signal(libc::SIGKILL);
+        let own = if was_killed { self.own_oom_kills(id) } else { None };
+        let Some(run) = self.table.get_mut(id) else { return };
         let oom = was_killed
-            && match run.group.as_deref().and_then(cgroup::oom_kills) {
+            && match own {
                 Some(own) => own > 0,
                 None => run.order == Order::Live && self.oom_kills.have_risen(),
             };
@@ -135,6 +136,13 @@ impl Keeper {
             self.poller.unwatch(pidfd);
         }
         run.phase = Phase::Ended { exit: Exit { status, oom }, at: clock::now(), cpu };
+    }
+
+    /// How many processes of a run the out-of-memory killer has ended, where its group counts them.
+    fn own_oom_kills(&self, id: RunId) -> Option<u64> {
+        let group = self.table.get(id)?.group.as_deref()?;
+        let is_counted = self.groups.as_ref().is_none_or(|groups| groups.counts_memory);
+        is_counted.then(|| cgroup::oom_kills(group)).flatten()
     }
 
     /// Looks what is left of a run whose main process is gone.

@@ -54,6 +54,8 @@ pub(super) struct Ground {
     pub(super) tag: String,
     /// The limit of open files as it was before the keeper raised its own.
     pub(super) nofile: rustix::process::Rlimit,
+    /// The signals that the keeper ignores; see [`sys::ignored_signals`].
+    pub(super) ignored: u64,
     /// The keeper.
     pub(super) keeper: u32,
 }

@@ -253,14 +253,23 @@ pub(super) fn set_signal(signal: i32, ignore: bool) {
     }
 }
 
-/// In a child before exec: all signals get their default disposition, also the two that the C library
-/// keeps for itself and does not let `signal` touch. Whoever started the keeper may have ignored them.
+/// The signals that this process ignores, as a set of bits: bit 0 is signal 1. Whoever started it may
+/// have ignored any of them, also the two that the C library keeps for itself.
+pub(super) fn ignored_signals() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let set = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    // Without an answer all of them are reset.
+    set.and_then(|set| u64::from_str_radix(set.trim(), 16).ok()).unwrap_or(u64::MAX)
+}
+
+/// In a child before exec: these signals get their default disposition, also the two that the C library
+/// does not let `signal` touch. Exec itself does that to those with a handler, but not to ignored ones.
 #[expect(unsafe_code, reason = "the C library's wrapper refuses some signals")]
-pub(super) fn reset_signals() {
+pub(super) fn reset_signals(ignored: u64) {
     // The kernel's own structure is smaller than this on all machines, and all zeros is the default
     // disposition with no flags and an empty mask.
     let default = [0_u64; 8];
-    for signal in 1..=64 {
+    for signal in (1..=64).filter(|signal| ignored >> (signal - 1) & 1 == 1) {
         let old = std::ptr::null_mut::<u64>();
         // SAFETY: the structure outlives the call; no handler is installed. Failure (SIGKILL and
         // SIGSTOP) changes nothing.
