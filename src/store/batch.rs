@@ -1,30 +1,32 @@
 //! What one round of inputs changed, as rows.
 
 use rusqlite::{Connection, params};
+use serde::Serialize;
 
 use super::events::{self, NewEvent};
 use super::{ProjectRecord, StoreError};
 use crate::machine::Component;
 use crate::model::InstanceId;
 
-/// Everything that one round of inputs changed, already in the form in which it is written.
+/// Everything that one round of inputs changed. What is large is borrowed and made into text row by row:
+/// a start of thousands would else need all of their text at one time.
 #[derive(Debug, Default)]
-pub struct Batch {
+pub struct Batch<'a> {
     meta: Vec<(&'static str, String)>,
     projects: Vec<(String, Option<String>)>,
-    components: Vec<(InstanceId, Row)>,
-    pub(super) events: Vec<NewEvent>,
+    components: Vec<(&'a InstanceId, Row<'a>)>,
+    pub(super) events: &'a [NewEvent],
 }
 
-/// What happens to a component's row.
+/// What happens to a component's rows.
 #[derive(Debug)]
-enum Row {
-    Put { spec: String, state: String },
-    State(String),
+enum Row<'a> {
+    Put(&'a Component),
+    State(&'a Component),
     Remove,
 }
 
-impl Batch {
+impl<'a> Batch<'a> {
     /// Whether there is nothing to write.
     #[must_use]
     pub fn is_empty(&self) -> bool {
@@ -36,8 +38,8 @@ impl Batch {
 
     /// Whether something was declared: a project or a component is new, changed or gone.
     pub(super) fn declares(&self) -> bool {
-        let is_declaration = |row: &Row| match row {
-            Row::Put { .. } | Row::Remove => true,
+        let is_declaration = |row: &Row<'_>| match row {
+            Row::Put(_) | Row::Remove => true,
             Row::State(_) => false,
         };
         !self.projects.is_empty() || self.components.iter().any(|(_, row)| is_declaration(row))
@@ -66,39 +68,41 @@ impl Batch {
     }
 
     /// A component is new, or has a new spec.
-    pub fn put_component(
-        &mut self,
-        instance: &InstanceId,
-        component: &Component,
-    ) -> Result<(), StoreError> {
-        let spec = serde_json::to_string(&**component.spec()).map_err(StoreError::Encode)?;
-        let state = serde_json::to_string(component).map_err(StoreError::Encode)?;
-        self.components.push((instance.clone(), Row::Put { spec, state }));
-        Ok(())
+    pub fn put_component(&mut self, instance: &'a InstanceId, component: &'a Component) {
+        self.components.push((instance, Row::Put(component)));
     }
 
     /// A component that is known has changed its state.
-    pub fn put_state(
-        &mut self,
-        instance: &InstanceId,
-        component: &Component,
-    ) -> Result<(), StoreError> {
-        let state = serde_json::to_string(component).map_err(StoreError::Encode)?;
-        self.components.push((instance.clone(), Row::State(state)));
-        Ok(())
+    pub fn put_state(&mut self, instance: &'a InstanceId, component: &'a Component) {
+        self.components.push((instance, Row::State(component)));
     }
 
     /// A component is gone.
-    pub fn remove_component(&mut self, instance: &InstanceId) {
-        self.components.push((instance.clone(), Row::Remove));
+    pub fn remove_component(&mut self, instance: &'a InstanceId) {
+        self.components.push((instance, Row::Remove));
     }
 
-    /// Something happened.
-    pub fn event(&mut self, event: NewEvent) {
-        self.events.push(event);
+    /// Something happened, in this order.
+    pub fn events(&mut self, events: &'a [NewEvent]) {
+        self.events = events;
     }
 
-    pub(super) fn write(&self, connection: &Connection) -> rusqlite::Result<()> {
+    pub(super) fn write(&self, connection: &Connection) -> Result<(), StoreError> {
+        self.write_rest(connection).map_err(StoreError::Write)?;
+        let (mut spec, mut state) = (Vec::new(), Vec::new());
+        for (instance, row) in &self.components {
+            if let Row::Put(component) | Row::State(component) = row {
+                encode(component, &mut state)?;
+            }
+            if let Row::Put(component) = row {
+                encode(&**component.spec(), &mut spec)?;
+            }
+            write_row(connection, instance, row, &spec, &state).map_err(StoreError::Write)?;
+        }
+        events::write(connection, self.events).map_err(StoreError::Write)
+    }
+
+    fn write_rest(&self, connection: &Connection) -> rusqlite::Result<()> {
         for (key, value) in &self.meta {
             connection
                 .prepare_cached("INSERT OR REPLACE INTO meta VALUES (?1, ?2)")?
@@ -114,29 +118,56 @@ impl Batch {
                     .execute(params![name])?,
             };
         }
-        for (instance, row) in &self.components {
-            let (project, component) = (&*instance.project, &*instance.component);
-            let replica = instance.replica;
-            match row {
-                Row::Put { spec, state } => connection
-                    .prepare_cached(
-                        "INSERT OR REPLACE INTO components VALUES (?1, ?2, ?3, ?4, ?5)",
-                    )?
-                    .execute(params![project, component, replica, spec, state])?,
-                Row::State(state) => connection
-                    .prepare_cached(
-                        "UPDATE components SET state = ?4
-                         WHERE project = ?1 AND component = ?2 AND replica = ?3",
-                    )?
-                    .execute(params![project, component, replica, state])?,
-                Row::Remove => connection
-                    .prepare_cached(
-                        "DELETE FROM components
-                         WHERE project = ?1 AND component = ?2 AND replica = ?3",
-                    )?
-                    .execute(params![project, component, replica])?,
-            };
-        }
-        events::write(connection, &self.events)
+        Ok(())
     }
+}
+
+fn encode(value: &impl Serialize, text: &mut Vec<u8>) -> Result<(), StoreError> {
+    text.clear();
+    serde_json::to_writer(text, value).map_err(StoreError::Encode)
+}
+
+fn write_row(
+    connection: &Connection,
+    instance: &InstanceId,
+    row: &Row<'_>,
+    spec: &[u8],
+    state: &[u8],
+) -> rusqlite::Result<()> {
+    // JSON is always UTF-8.
+    let text = |bytes| std::str::from_utf8(bytes).unwrap_or_default();
+    let (project, component) = (&*instance.project, &*instance.component);
+    let replica = instance.replica;
+    match row {
+        Row::Put(_) => {
+            let id: i64 = connection
+                .prepare_cached(
+                    "INSERT INTO specs (project, component, replica, spec) VALUES (?1, ?2, ?3, ?4)
+                     ON CONFLICT DO UPDATE SET spec = excluded.spec RETURNING id",
+                )?
+                .query_row(params![project, component, replica, text(spec)], |row| row.get(0))?;
+            connection
+                .prepare_cached(
+                    "INSERT INTO states VALUES (?1, ?2)
+                     ON CONFLICT DO UPDATE SET state = excluded.state",
+                )?
+                .execute(params![id, text(state)])?;
+        }
+        Row::State(_) => {
+            connection
+                .prepare_cached(
+                    "UPDATE states SET state = ?4 WHERE id = (SELECT id FROM specs
+                     WHERE project = ?1 AND component = ?2 AND replica = ?3)",
+                )?
+                .execute(params![project, component, replica, text(state)])?;
+        }
+        Row::Remove => {
+            connection
+                .prepare_cached(
+                    "DELETE FROM specs WHERE project = ?1 AND component = ?2 AND replica = ?3",
+                )?
+                .execute(params![project, component, replica])?;
+        }
+    }
+    Ok(())
 }

@@ -195,9 +195,10 @@ impl Store {
     }
 
     fn load_components(&self, snapshot: &mut Snapshot) -> rusqlite::Result<()> {
-        let mut statement = self
-            .connection
-            .prepare("SELECT project, component, replica, spec, state FROM components")?;
+        let mut statement = self.connection.prepare(
+            "SELECT project, component, replica, spec, state FROM specs JOIN states USING (id)
+                 ORDER BY project, component, replica",
+        )?;
         let mut rows = statement.query([])?;
         // Replicas of one component share their spec, as they did before.
         let mut last: Option<(String, Arc<ComponentSpec>)> = None;
@@ -223,12 +224,12 @@ impl Store {
     }
 
     /// Commits a batch: all of it, or nothing. Answers with the identifiers of its events.
-    pub fn commit(&mut self, batch: &Batch) -> Result<std::ops::Range<u64>, StoreError> {
+    pub fn commit(&mut self, batch: &Batch<'_>) -> Result<std::ops::Range<u64>, StoreError> {
         if batch.is_empty() {
             return Ok(0..0);
         }
         let transaction = self.connection.transaction().map_err(StoreError::Write)?;
-        batch.write(&transaction).map_err(StoreError::Write)?;
+        batch.write(&transaction)?;
         crash::point("written and not committed");
         let end = transaction.last_insert_rowid().unsigned_abs() + 1;
         transaction.commit().map_err(StoreError::Write)?;

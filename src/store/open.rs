@@ -24,12 +24,12 @@ use super::{Store, StoreError};
 use crate::home::{beside, own_file};
 
 /// The layout that this program writes. Older ones are brought up to it, one step for each.
-pub const LAYOUT: i64 = 3;
+pub const LAYOUT: i64 = 4;
 
-const _: () = assert!(STEPS.len() == 3, "a step for each layout");
+const _: () = assert!(STEPS.len() == 4, "a step for each layout");
 
 /// How each layout is made from the one before it; the first from nothing.
-const STEPS: [&str; 3] = [
+const STEPS: [&str; 4] = [
     "CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
      CREATE TABLE projects (name TEXT PRIMARY KEY, data TEXT NOT NULL) WITHOUT ROWID;
      CREATE TABLE components (
@@ -58,6 +58,28 @@ const STEPS: [&str; 3] = [
          WHERE json_type(state, '$.phase.ending.run') IS NOT NULL;
      UPDATE components SET state = json_set(state, '$.phase.launching.means', 'keeper')
          WHERE json_type(state, '$.phase.launching') IS NOT NULL;",
+    // A state changes often and its spec does not, so each has a place of its own: a change writes one
+    // page, where it wrote all of both. The numbers of events never run out and the newest one is never
+    // removed, so nobody has to keep the highest.
+    "CREATE TABLE specs (
+         id INTEGER PRIMARY KEY,
+         project TEXT NOT NULL, component TEXT NOT NULL, replica INTEGER NOT NULL, spec TEXT NOT NULL,
+         UNIQUE (project, component, replica)
+     );
+     CREATE TABLE states (id INTEGER PRIMARY KEY REFERENCES specs ON DELETE CASCADE, state TEXT NOT NULL);
+     INSERT INTO specs (project, component, replica, spec)
+         SELECT project, component, replica, spec FROM components;
+     INSERT INTO states SELECT id, state FROM specs JOIN components USING (project, component, replica);
+     DROP TABLE components;
+     CREATE TABLE history (
+         id INTEGER PRIMARY KEY, at INTEGER NOT NULL,
+         project TEXT NOT NULL, component TEXT NOT NULL, replica INTEGER NOT NULL,
+         kind TEXT NOT NULL, severity TEXT NOT NULL, message TEXT NOT NULL
+     );
+     INSERT INTO history SELECT * FROM events;
+     DROP TABLE events;
+     ALTER TABLE history RENAME TO events;
+     CREATE INDEX events_of ON events (project, component, id);",
 ];
 
 /// How the store was found.

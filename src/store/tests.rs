@@ -36,7 +36,7 @@ fn s38_what_is_committed_is_there_for_the_next_engine() {
     batch.boot_id("boot");
     batch.next_run(10);
     batch.put_project("p", &record).unwrap();
-    batch.put_component(&instance, &component).unwrap();
+    batch.put_component(&instance, &component);
     store.commit(&batch).unwrap();
     // As after a kill: the first connection is never closed in order.
     std::mem::forget(store);
@@ -59,8 +59,9 @@ fn a_state_is_written_without_its_spec_and_a_removed_row_is_gone() {
     let instance = InstanceId::new("p", "api", 0);
     let fresh = Component::new(Arc::new(ComponentSpec::external()), 3);
     let mut batch = Batch::default();
-    batch.put_component(&instance, &fresh).unwrap();
-    batch.put_state(&instance, &component()).unwrap();
+    let launched = component();
+    batch.put_component(&instance, &fresh);
+    batch.put_state(&instance, &launched);
     store.commit(&batch).unwrap();
     let snapshot = store.load().unwrap();
     assert_eq!(snapshot.components[0].2.run(), Some(RunId(9)));
@@ -77,9 +78,9 @@ fn events_are_filtered_and_bounded() {
     let (mut store, _) = Store::open(&folder.path().join("state.db")).unwrap();
     for round in 0..12 {
         let mut batch = Batch::default();
-        for at in 0..1_000 {
-            batch.event(happened(round * 1_000 + at, if at % 2 == 0 { "a" } else { "b" }));
-        }
+        let event = |at: i64| happened(round * 1_000 + at, if at % 2 == 0 { "a" } else { "b" });
+        let events: Vec<_> = (0..1_000).map(event).collect();
+        batch.events(&events);
         store.commit(&batch).unwrap();
     }
     let all = store.events(&EventFilter::default()).unwrap();
@@ -181,7 +182,8 @@ fn a_state_of_layout_1_is_brought_up_to_date_with_all_that_is_in_it() {
     assert_eq!(store.events(&EventFilter::default()).unwrap()[0].id, 7);
     // It is written as ever, and numbers of events go on.
     let mut batch = Batch::default();
-    batch.event(happened(12, "api"));
+    let events = [happened(12, "api")];
+    batch.events(&events);
     assert_eq!(store.commit(&batch).unwrap(), 8..9);
     drop(store);
     assert_eq!((user_version(&path), user_version(&kept)), (LAYOUT, 1), "the old one is kept");
@@ -237,7 +239,8 @@ fn with_backup(folder: &Path) -> PathBuf {
     let mut batch = Batch::default();
     batch.boot_id("boot");
     batch.put_project("p", &ProjectRecord::default()).unwrap();
-    batch.put_component(&InstanceId::new("p", "api", 0), &component()).unwrap();
+    let (instance, component) = (InstanceId::new("p", "api", 0), component());
+    batch.put_component(&instance, &component);
     store.commit(&batch).unwrap();
     backup::make(&path).unwrap();
     // What came after it is lost with the database.

@@ -148,6 +148,7 @@ impl Supervisor {
             changes,
             store_error: None,
             stored: BTreeMap::new(),
+            stored_next_run: None,
             succession: Succession::default(),
             ending: Ending::No,
             lifetime,

@@ -254,6 +254,8 @@ pub struct Supervisor {
     store_error: Option<String>,
     /// The specs that the store holds.
     stored: BTreeMap<InstanceId, Arc<ComponentSpec>>,
+    /// The next run that the store knows of.
+    stored_next_run: Option<u64>,
     succession: Succession,
     ending: Ending,
     lifetime: Lifetime,

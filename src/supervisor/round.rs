@@ -31,7 +31,7 @@ pub(super) struct Round {
     /// Instances of which something happened that must outlive the engine.
     changed: BTreeSet<InstanceId>,
     removed: Vec<InstanceId>,
-    batch: Batch,
+    batch: Batch<'static>,
     /// Something changed that somebody may be looking at.
     visible: bool,
     /// A project is new, gone, or has another record or error.
@@ -382,7 +382,12 @@ impl Supervisor {
             self.close_sockets();
         }
         let nothing = BaseEnv::default();
-        for (instance, effect) in round.effects {
+        // What takes the place of a run does not wait until the run's traces are removed. A container must:
+        // it may have the name.
+        let (last, first): (Vec<_>, Vec<_>) = round.effects.into_iter().partition(|(_, effect)| {
+            matches!(effect, Effect::Forget { run } if !self.runner.has_container(*run))
+        });
+        for (instance, effect) in first.into_iter().chain(last) {
             crash::point("effect");
             let base_env = self.base_envs.get(&instance.project).unwrap_or(&nothing).clone();
             if let Err(error) = self.runner.perform(&instance, effect, &base_env) {
@@ -457,8 +462,11 @@ impl Supervisor {
         {
             return;
         }
-        round.batch.next_run(self.fleet.next_run());
-        let mut outcome = Ok(());
+        let mut batch: Batch<'_> = std::mem::take(&mut round.batch);
+        let next_run = self.fleet.next_run();
+        if self.stored_next_run != Some(next_run) {
+            batch.next_run(next_run);
+        }
         let mut specs = Vec::new();
         for instance in round.declared.iter().chain(round.changed.difference(&round.declared)) {
             let Some(component) = self.fleet.get(instance) else { continue };
@@ -467,27 +475,26 @@ impl Supervisor {
             let spec = component.spec();
             let is_known =
                 self.stored.get(instance).is_some_and(|stored| Arc::ptr_eq(stored, spec));
-            let written = if is_known {
-                round.batch.put_state(instance, component)
+            if is_known {
+                batch.put_state(instance, component);
             } else {
                 specs.push((instance.clone(), spec.clone()));
-                round.batch.put_component(instance, component)
-            };
-            outcome = outcome.and(written);
+                batch.put_component(instance, component);
+            }
         }
         for instance in &round.removed {
             if self.fleet.get(instance).is_none() {
                 self.stored.remove(instance);
-                round.batch.remove_component(instance);
+                batch.remove_component(instance);
             }
         }
-        for event in &round.events {
-            round.batch.event(event.clone());
-        }
-        let committed = outcome.and_then(|()| self.store.commit(&round.batch));
+        batch.events(&round.events);
+        let committed = self.store.commit(&batch);
+        drop(batch);
         match committed {
             Ok(ids) => {
                 self.stored.extend(specs);
+                self.stored_next_run = Some(next_run);
                 if self.store_error.take().is_some() {
                     tracing::info!("the state can be written again");
                 }
