@@ -58,9 +58,9 @@ fn probe(interval: u64, timeout: u64, failures: u32, successes: u32) -> ProbeSpe
 
 fn with_probes() -> ComponentSpec {
     let mut spec = process();
-    spec.probes.startup = Some(probe(1, 5, 30, 1));
-    spec.probes.liveness = Some(probe(10, 3, 3, 1));
-    spec.probes.readiness = Some(probe(5, 2, 3, 2));
+    spec.probes.startup = Some(Box::new(probe(1, 5, 30, 1)));
+    spec.probes.liveness = Some(Box::new(probe(10, 3, 3, 1)));
+    spec.probes.readiness = Some(Box::new(probe(5, 2, 3, 2)));
     spec
 }
 
@@ -709,8 +709,8 @@ fn s55_a_new_engine_that_is_told_all_at_once_does_not_wait_for_what_is_gone() {
 #[test]
 fn s57_external_components_are_probed_and_never_launched() {
     let mut spec = ComponentSpec::external();
-    spec.probes.startup = Some(probe(1, 5, 3, 1));
-    spec.probes.liveness = Some(probe(10, 3, 3, 1));
+    spec.probes.startup = Some(Box::new(probe(1, 5, 3, 1)));
+    spec.probes.liveness = Some(Box::new(probe(10, 3, 3, 1)));
     let mut bench = Bench::new(spec);
     bench.tell(Input::Start);
     for _ in 0..3 {

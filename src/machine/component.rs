@@ -277,7 +277,9 @@ impl Component {
         if let Phase::Alive(alive) = &mut self.phase {
             for role in ProbeRole::ALL {
                 if let Some(probe) = alive.probes.get_mut(role) {
-                    probe.resume(now);
+                    if let Some(declared) = probe_spec(&self.spec.probes, role) {
+                        probe.resume(now, declared.interval);
+                    }
                 }
             }
         }
@@ -1037,7 +1039,8 @@ impl Component {
             return;
         };
         let before = probe.verdict;
-        let Some(verdict) = probe.answer(turn.now, sequence, outcome, spec) else { return };
+        let place = alive.run.id.place(role as u64);
+        let Some(verdict) = probe.answer(turn.now, sequence, outcome, spec, place) else { return };
         let message = probe.failure_message(spec).unwrap_or_default();
         if !message.is_empty() {
             self.probe_error = Some(LastError {
@@ -1144,8 +1147,8 @@ impl Component {
         if let Some(startup) = &mut alive.probes.startup {
             startup.turn = Turn::Done;
         }
-        alive.probes.liveness = self.spec.probes.liveness.as_ref().map(first);
-        alive.probes.readiness = self.spec.probes.readiness.as_ref().map(first);
+        alive.probes.liveness = self.spec.probes.liveness.as_deref().map(first);
+        alive.probes.readiness = self.spec.probes.readiness.as_deref().map(first);
         self.show(turn);
         turn.tell(EventKind::Started);
         self.begin_probes(turn);

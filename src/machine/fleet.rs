@@ -88,7 +88,8 @@ pub struct FleetStep {
 /// The owner of all components.
 #[derive(Clone, Debug, Default)]
 pub struct Fleet {
-    members: BTreeMap<InstanceId, Component>,
+    /// Boxed, because the nodes of the map are half empty.
+    members: BTreeMap<InstanceId, Box<Component>>,
     dependents: Dependents,
     runs: HashMap<RunId, InstanceId>,
     deadlines: BTreeSet<(Time, InstanceId)>,
@@ -119,7 +120,7 @@ impl Fleet {
             self.held.insert(instance.clone());
         }
         self.dependents.declare(instance, component.spec());
-        self.members.insert(instance.clone(), component);
+        self.members.insert(instance.clone(), Box::new(component));
         self.retime(instance);
     }
 
@@ -151,18 +152,18 @@ impl Fleet {
     /// One component.
     #[must_use]
     pub fn get(&self, instance: &InstanceId) -> Option<&Component> {
-        self.members.get(instance)
+        self.members.get(instance).map(|component| &**component)
     }
 
     /// All components in order.
     pub fn iter(&self) -> impl Iterator<Item = (&InstanceId, &Component)> {
-        self.members.iter()
+        self.members.iter().map(|(instance, component)| (instance, &**component))
     }
 
     /// All replicas of a component.
     pub fn replicas(&self, project: &str, component: &str) -> impl Iterator<Item = &Component> {
         let number = |replica| InstanceId::new(project, component, replica);
-        self.members.range(number(0)..=number(u32::MAX)).map(|(_, component)| component)
+        self.members.range(number(0)..=number(u32::MAX)).map(|(_, component)| &**component)
     }
 
     /// Whose run this is.
@@ -257,7 +258,8 @@ impl Fleet {
                     }
                     let seed = seed_of(&instance);
                     self.dependents.declare(&instance, &spec);
-                    self.members.insert(instance.clone(), Component::new(spec, seed));
+                    let component = Box::new(Component::new(spec, seed));
+                    self.members.insert(instance.clone(), component);
                     created.push(instance);
                 }
                 Change::Update(instance, spec) => rest.push((instance, Input::Update(spec))),
@@ -545,7 +547,7 @@ impl Fleet {
     }
 
     fn retime(&mut self, instance: &InstanceId) {
-        let next = self.members.get(instance).and_then(Component::next_deadline);
+        let next = self.members.get(instance).and_then(|component| component.next_deadline());
         if self.deadline_of.get(instance).copied() == next {
             return;
         }

@@ -197,14 +197,11 @@ impl ProbeSet {
 }
 
 /// The spec of a probe.
-pub const fn probe_spec(
-    probes: &ProbesSpec,
-    role: ProbeRole,
-) -> Option<&crate::model::spec::ProbeSpec> {
+pub fn probe_spec(probes: &ProbesSpec, role: ProbeRole) -> Option<&crate::model::spec::ProbeSpec> {
     match role {
-        ProbeRole::Startup => probes.startup.as_ref(),
-        ProbeRole::Liveness => probes.liveness.as_ref(),
-        ProbeRole::Readiness => probes.readiness.as_ref(),
+        ProbeRole::Startup => probes.startup.as_deref(),
+        ProbeRole::Liveness => probes.liveness.as_deref(),
+        ProbeRole::Readiness => probes.readiness.as_deref(),
     }
 }
 

@@ -5,13 +5,20 @@
 //!   Idle ────────▶ Running ───────────────▶ Idle (due: start + interval, never in the past)
 //! ```
 //!
+//! After the first success the next turn comes early, by a share of the interval that is the probe's own.
+//!
 //! A probe never overlaps itself: it is either idle or running. Missed turns are skipped rather than
 //! made up for, so that a daemon that was suspended does not probe in a burst.
+
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
 use crate::model::Time;
 use crate::model::spec::ProbeSpec;
+
+/// Probes with at least this interval are spread over it; the others come often enough.
+const SPREAD: Duration = Duration::from_secs(1);
 
 /// The state of one probe.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
@@ -120,18 +127,26 @@ impl ProbeRun {
 
     /// Takes the answer to a turn; true if the verdict has changed. An answer to another turn is
     /// stale and changes nothing.
+    ///
+    /// `place` is that of the probe among all others, from 0 to 1: after the first success the next turn
+    /// comes early by that share of the interval, so that probes of components that were started together
+    /// are spread over it.
     pub fn answer(
         &mut self,
         now: Time,
         sequence: u64,
         outcome: Result<(), String>,
         spec: &ProbeSpec,
+        place: f64,
     ) -> Option<Verdict> {
         let Turn::Running { sequence: current, since } = self.turn else { return None };
         if current != sequence {
             return None;
         }
-        self.turn = Turn::Idle { due: (since + spec.interval).max(now) };
+        let is_first = self.last.is_none() && outcome.is_ok();
+        let early = if is_first && spec.interval >= SPREAD { place.clamp(0.0, 1.0) } else { 0.0 };
+        let pause = spec.interval.mul_f64(1.0 - early);
+        self.turn = Turn::Idle { due: (since + pause).max(now) };
         self.streak = match (&outcome, self.streak) {
             (Ok(()), Streak::Successes(count)) => Streak::Successes(count.saturating_add(1)),
             (Ok(()), Streak::Failures(_)) => Streak::Successes(1),
@@ -160,10 +175,18 @@ impl ProbeRun {
         }
     }
 
-    /// A new engine took over: what was being performed is performed again, and counted once.
-    pub fn resume(&mut self, now: Time) {
-        if let Turn::Running { .. } = self.turn {
-            self.turn = Turn::Idle { due: now };
+    /// A new engine took over: what was being performed is performed again, and counted once. What came
+    /// due meanwhile, or was performed without being written down, goes on in its old rhythm: all at once
+    /// would be a burst.
+    pub fn resume(&mut self, now: Time, interval: Duration) {
+        match self.turn {
+            Turn::Running { .. } => self.turn = Turn::Idle { due: now },
+            Turn::Idle { due } if due < now && self.last.is_some() && interval >= SPREAD => {
+                let missed = now.since(due).as_nanos().div_ceil(interval.as_nanos());
+                let missed = u32::try_from(missed).unwrap_or(u32::MAX);
+                self.turn = Turn::Idle { due: due + interval.saturating_mul(missed) };
+            }
+            Turn::Idle { .. } | Turn::Done => {}
         }
     }
 
@@ -173,5 +196,87 @@ impl ProbeRun {
         // What goes on failing has still failed often enough, and no more than that.
         let count = self.streak.count().min(spec.failure_threshold);
         Some(format!("{failure} ({count}/{})", spec.failure_threshold))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::RunId;
+    use crate::model::spec::Check;
+
+    const INTERVAL: Duration = Duration::from_secs(10);
+
+    fn spec(interval: Duration) -> ProbeSpec {
+        ProbeSpec {
+            check: Check::Process,
+            interval,
+            timeout: Duration::from_secs(3),
+            failure_threshold: 3,
+            success_threshold: 1,
+            initial_delay: Duration::ZERO,
+        }
+    }
+
+    /// A turn that takes no time.
+    fn turn(probe: &mut ProbeRun, now: Time, passes: bool, spec: &ProbeSpec, place: f64) -> Time {
+        assert!(probe.begin(now, 1));
+        let outcome = if passes { Ok(()) } else { Err("no".to_owned()) };
+        probe.answer(now, 1, outcome, spec, place).unwrap();
+        probe.deadline().unwrap()
+    }
+
+    #[test]
+    fn the_second_turn_comes_early_by_its_place_and_the_others_at_the_interval() {
+        let begin = Time::from_secs(100);
+        let spec = spec(INTERVAL);
+        let mut probe = ProbeRun::new(begin);
+        let second = turn(&mut probe, begin, true, &spec, 0.25);
+        assert_eq!(second, begin + Duration::from_millis(7_500));
+        let third = turn(&mut probe, second, false, &spec, 0.25);
+        assert_eq!(third, second + INTERVAL);
+        // What fails from the start is not hurried on to its threshold.
+        let mut probe = ProbeRun::new(begin);
+        assert_eq!(turn(&mut probe, begin, false, &spec, 0.25), begin + INTERVAL);
+        // Short intervals are what they are.
+        let short = Duration::from_millis(999);
+        let mut probe = ProbeRun::new(begin);
+        let spec = ProbeSpec { interval: short, ..spec };
+        assert_eq!(turn(&mut probe, begin, true, &spec, 0.25), begin + short);
+    }
+
+    #[test]
+    fn probes_of_runs_that_began_together_are_spread_over_the_interval() {
+        let begin = Time::from_secs(100);
+        for count in [10_u64, 100, 1_000, 10_000] {
+            let mut slots = [0_u64; 10];
+            for run in 0..count {
+                let place = RunId(7_000 + run).place(1);
+                let mut probe = ProbeRun::new(begin);
+                let second = turn(&mut probe, begin, true, &spec(INTERVAL), place);
+                let share = second.since(begin).as_millis().min(9_999) / 1_000;
+                slots[usize::try_from(share).unwrap()] += 1;
+            }
+            let fair = count / 10;
+            assert!(slots.iter().all(|slot| slot.abs_diff(fair) <= fair / 10 + 1), "{slots:?}");
+        }
+    }
+
+    #[test]
+    fn after_a_takeover_it_keeps_its_rhythm() {
+        let begin = Time::from_secs(100);
+        let mut probe = ProbeRun::new(begin);
+        turn(&mut probe, begin, true, &spec(INTERVAL), 0.25);
+        // The turns at 107.5, 117.5 and 127.5 were not written down.
+        probe.resume(begin + Duration::from_secs(30), INTERVAL);
+        assert_eq!(probe.deadline(), Some(begin + Duration::from_millis(37_500)));
+        // What was under way is performed again at once, and what was never performed as well.
+        let now = begin + Duration::from_secs(40);
+        assert!(probe.begin(now, 2));
+        probe.resume(now, INTERVAL);
+        assert_eq!(probe.deadline(), Some(now));
+        let mut fresh = ProbeRun::new(begin);
+        fresh.resume(now, INTERVAL);
+        assert_eq!(fresh.deadline(), Some(begin));
     }
 }

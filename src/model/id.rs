@@ -57,6 +57,19 @@ impl fmt::Display for InstanceId {
 #[serde(transparent)]
 pub struct RunId(pub u64);
 
+impl RunId {
+    /// A place between 0 and 1 for the `nth` activity of a run: those of runs with successive numbers are
+    /// spread evenly, however many they are (multiples of the golden ratio).
+    #[must_use]
+    pub fn place(self, nth: u64) -> f64 {
+        let mixed = self.0.wrapping_add(nth << 32).wrapping_mul(0x9E37_79B9_7F4A_7C15);
+        // 53 bits are what a double holds.
+        #[expect(clippy::cast_precision_loss, reason = "it has at most 53 bits")]
+        let (place, whole) = ((mixed >> 11) as f64, (1_u64 << 53) as f64);
+        place / whole
+    }
+}
+
 impl fmt::Display for RunId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}", self.0)

@@ -260,11 +260,11 @@ impl Condition {
 #[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
 pub struct ProbesSpec {
     /// Gates the other two.
-    pub startup: Option<ProbeSpec>,
+    pub startup: Option<Box<ProbeSpec>>,
     /// Its failure restarts.
-    pub liveness: Option<ProbeSpec>,
+    pub liveness: Option<Box<ProbeSpec>>,
     /// Its failure makes the component not ready.
-    pub readiness: Option<ProbeSpec>,
+    pub readiness: Option<Box<ProbeSpec>>,
     /// Bounds start-up by wall clock, from spawn to the passing of the startup probe (S3).
     pub startup_deadline: Option<Duration>,
 }

@@ -118,7 +118,7 @@ fn defaults_of_everything() {
         success_threshold: 1,
         initial_delay: seconds(0),
     };
-    assert_eq!(spec.probes.liveness, Some(liveness));
+    assert_eq!(spec.probes.liveness.as_deref(), Some(&liveness));
     assert_eq!((spec.probes.startup, spec.probes.readiness), (None, None));
     assert_eq!((spec.stop, spec.ports), (StopSpec::default(), Vec::new()));
 }

@@ -204,14 +204,14 @@ fn env_files_and_variables() {
 fn probes() {
     let spec = component("probes:\n  startup: { tcp: 80 }\n  liveness: { process: {} }\n  readiness: { min_uptime: 3s }").probes;
     let probe = |check, interval, timeout, failure_threshold, success_threshold| {
-        Some(ProbeSpec {
+        Some(Box::new(ProbeSpec {
             check,
             interval: seconds(interval),
             timeout: seconds(timeout),
             failure_threshold,
             success_threshold,
             initial_delay: seconds(0),
-        })
+        }))
     };
     let local = "127.0.0.1".to_owned();
     assert_eq!(

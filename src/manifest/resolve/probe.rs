@@ -61,17 +61,19 @@ pub(super) fn probes(
             spec.startup_deadline = Some(value);
         }
         let (kinds, timing) = startup.divide();
-        spec.startup = probe(context, at, kind(kinds), &timing, &STARTUP);
+        spec.startup = probe(context, at, kind(kinds), &timing, &STARTUP).map(Box::new);
     }
     if let Some(liveness) = raw.liveness {
         let (kinds, timing) = liveness.divide();
-        spec.liveness = probe(context, at.key("liveness"), kind(kinds), &timing, &LIVENESS);
+        let liveness = probe(context, at.key("liveness"), kind(kinds), &timing, &LIVENESS);
+        spec.liveness = liveness.map(Box::new);
     } else if is_container {
-        spec.liveness = Some(LIVENESS.of(Check::Container));
+        spec.liveness = Some(Box::new(LIVENESS.of(Check::Container)));
     }
     if let Some(readiness) = raw.readiness {
         let (kinds, timing) = readiness.divide();
-        spec.readiness = probe(context, at.key("readiness"), kind(kinds), &timing, &READINESS);
+        let readiness = probe(context, at.key("readiness"), kind(kinds), &timing, &READINESS);
+        spec.readiness = readiness.map(Box::new);
     }
     spec
 }
