@@ -13,6 +13,14 @@ pub fn give_back() {
     }
 }
 
+/// The memory of this process that is mapped at the moment, in bytes.
+#[must_use]
+pub fn resident() -> Option<u64> {
+    let statm = std::fs::read_to_string("/proc/self/statm").ok()?;
+    let pages: u64 = statm.split_ascii_whitespace().nth(1)?.parse().ok()?;
+    Some(pages * rustix::param::page_size() as u64)
+}
+
 #[cfg(target_env = "gnu")]
 #[expect(unsafe_code, reason = "calls of the C library")]
 fn trim_heap() {
@@ -94,6 +102,7 @@ Anonymous:             0 kB
 
     #[test]
     fn this_process_goes_on_afterwards() {
+        assert!(resident().unwrap() > 64 * 1024);
         assert!(!read_only_files().is_empty());
         give_back();
         assert_eq!(format!("{:?}", vec![1, 2]), "[1, 2]");

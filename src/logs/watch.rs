@@ -52,7 +52,32 @@ pub fn system_clock() -> WallClock {
     Arc::new(Timestamp::now)
 }
 
-type Subscriptions = Arc<Mutex<HashMap<InstanceId, watch::Sender<Extent>>>>;
+type Subscriptions = Arc<Mutex<HashMap<InstanceId, Subscription>>>;
+
+/// Who wants to know how far a log reaches. Of thousands of logs few are read at a time.
+#[derive(Debug, Default)]
+struct Subscription {
+    extent: Extent,
+    /// For those that listen.
+    sender: Option<watch::Sender<Extent>>,
+}
+
+impl Subscription {
+    fn subscribe(&mut self) -> watch::Receiver<Extent> {
+        let extent = self.extent;
+        self.sender.get_or_insert_with(|| watch::Sender::new(extent)).subscribe()
+    }
+
+    fn tell(&mut self, extent: Extent) {
+        let is_news = std::mem::replace(&mut self.extent, extent) != extent;
+        if is_news && let Some(sender) = &self.sender {
+            // An error says that nobody listens any more.
+            if sender.send(extent).is_err() {
+                self.sender = None;
+            }
+        }
+    }
+}
 
 /// What the watching task is told.
 #[derive(Debug)]
@@ -131,7 +156,7 @@ impl LogWatcher {
     }
 
     fn begin(&self, instance: InstanceId, path: PathBuf, keep: Option<Keep>) {
-        self.logs().entry(instance.clone()).or_insert_with(|| watch::channel(Extent::default()).0);
+        self.logs().entry(instance.clone()).or_default();
         drop(self.commands.send(Command::Watch(instance, path, keep)));
     }
 
@@ -145,7 +170,7 @@ impl LogWatcher {
     /// watched.
     #[must_use]
     pub fn subscribe(&self, instance: &InstanceId) -> Option<watch::Receiver<Extent>> {
-        self.logs().get(instance).map(watch::Sender::subscribe)
+        self.logs().get_mut(instance).map(Subscription::subscribe)
     }
 
     /// Begins no rotation any more, and waits for those that have begun to remove something: to be
@@ -164,7 +189,7 @@ impl LogWatcher {
         self.problems.of(instance)
     }
 
-    fn logs(&self) -> MutexGuard<'_, HashMap<InstanceId, watch::Sender<Extent>>> {
+    fn logs(&self) -> MutexGuard<'_, HashMap<InstanceId, Subscription>> {
         self.subscriptions.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

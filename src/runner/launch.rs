@@ -249,6 +249,18 @@ fn read_secret(path: &Path) -> Result<String, String> {
     Ok(text)
 }
 
+/// Where the programs of a component are looked up, as far as that can be said without resolving secrets.
+pub fn search_path<'a>(
+    spec: &'a ProcessSpec,
+    base_env: &'a BTreeMap<String, String>,
+) -> Option<&'a str> {
+    match spec.env.get("PATH") {
+        Some(EnvValue::Plain(path)) => Some(path),
+        Some(EnvValue::Secret(_)) => None,
+        None => Some(base_env.get("PATH").map_or(DEFAULT_PATH, String::as_str)),
+    }
+}
+
 fn prepare_error(message: String) -> LaunchError {
     LaunchError {
         stage: LaunchStage::Prepare,

@@ -1,9 +1,10 @@
 //! The runner: effects of the fleet in, answers out.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::future::Future;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,14 +17,14 @@ use super::Report;
 use super::container::probe::Probed;
 use super::container::{Containers, Order};
 use super::helper::Helpers;
-use super::launch::Recipe;
+use super::launch::{self, Recipe};
 use super::probe::{CommandFuture, CommandRunner, Failure, Prober, Reach, Target};
 use super::sockets::{Key, Sockets, Use};
 use super::still::Still;
 use crate::container;
 use crate::home::Home;
 use crate::keeper::client::KeeperClient;
-use crate::keeper::explain::explain;
+use crate::keeper::explain::{Asked, explain};
 use crate::keeper::wire::{FromKeeper, RunPhase, Scope, ToKeeper};
 use crate::logs::{self, Stillness};
 use crate::machine::phase::probe_spec;
@@ -82,22 +83,28 @@ struct Context {
     spec: Arc<ComponentSpec>,
     base_env: BaseEnv,
     helpers: Helpers,
-    recipe: OnceCell<Recipe>,
+    recipe: OnceCell<Box<Recipe>>,
 }
 
 impl Context {
-    async fn recipe(&self) -> Result<&Recipe, LaunchError> {
-        self.recipe
-            .get_or_try_init(|| async {
-                let process = process_of(&self.spec)?;
-                Recipe::prepare(&self.instance, process, &self.base_env, &self.helpers).await
-            })
-            .await
+    /// What was prepared, or is now. Kept for the run only if more programs will be run for it, which
+    /// are to see the same secrets.
+    async fn recipe(&self) -> Result<Cow<'_, Recipe>, LaunchError> {
+        let prepare = || async {
+            let process = process_of(&self.spec)?;
+            Recipe::prepare(&self.instance, process, &self.base_env, &self.helpers).await
+        };
+        if runs_commands(&self.spec) {
+            let recipe = self.recipe.get_or_try_init(|| async { prepare().await.map(Box::new) });
+            recipe.await.map(|recipe| Cow::Borrowed(&**recipe))
+        } else {
+            prepare().await.map(Cow::Owned)
+        }
     }
 
     async fn run(&self, argv: Vec<String>) -> Result<super::probe::CommandOutput, LaunchError> {
         let recipe = self.recipe().await?;
-        self.helpers.run(recipe, argv).await
+        self.helpers.run(&recipe, argv).await
     }
 }
 
@@ -217,6 +224,12 @@ impl Runner {
         Ok(())
     }
 
+    /// Whether a run is a container.
+    #[must_use]
+    pub fn has_container(&self, run: RunId) -> bool {
+        self.containers.owns(run)
+    }
+
     /// Sends a signal to the main process of a run.
     pub fn signal(&self, run: RunId, signal: i32) -> io::Result<()> {
         if self.containers.tell(run, Order::Signal(signal)) {
@@ -294,7 +307,7 @@ impl Runner {
         let answer = match message {
             FromKeeper::Spawned(spawned) => {
                 if let Some(active) = self.runs.get_mut(&run) {
-                    active.settle();
+                    active.task = None;
                 }
                 Answer::Launched { body: Body::Process { pid: spawned.pid }, at: spawned.at }
             }
@@ -328,18 +341,16 @@ impl Runner {
 
     fn explain(&self, run: RunId, failure: &crate::keeper::wire::LaunchFailure) -> LaunchError {
         let known = self.runs.get(&run).map(|active| &active.context);
-        let recipe = known.and_then(|context| context.recipe.get());
         let process = known.and_then(|context| process_of(&context.spec).ok());
         let argv = process.map(|process| process.command.argv()).unwrap_or_default();
         let program = argv.first().map_or("", String::as_str);
-        let asked = recipe.map_or(
-            crate::keeper::explain::Asked {
-                program,
-                search_path: None,
-                working_dir: std::path::Path::new("/"),
-            },
-            |recipe| recipe.asked(program),
-        );
+        let asked = Asked {
+            program,
+            search_path: known
+                .zip(process)
+                .and_then(|(context, process)| launch::search_path(process, &context.base_env)),
+            working_dir: process.map_or(Path::new("/"), |process| &process.working_dir),
+        };
         explain(failure, &asked)
     }
 
@@ -571,21 +582,6 @@ impl Active {
                 let prober = Arc::new(Mutex::new(Prober::new(&declared.check, target)?));
                 Ok(place.insert(Slot { spec: declared.clone(), prober, turn: None }))
             }
-        }
-    }
-
-    /// It was launched: what that took is kept only where more programs will be run for it.
-    fn settle(&mut self) {
-        self.task = None;
-        if !runs_commands(&self.context.spec) {
-            let Context { instance, spec, base_env, helpers, recipe: _ } = &*self.context;
-            self.context = Arc::new(Context {
-                instance: instance.clone(),
-                spec: spec.clone(),
-                base_env: base_env.clone(),
-                helpers: helpers.clone(),
-                recipe: OnceCell::new(),
-            });
         }
     }
 

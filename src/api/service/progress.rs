@@ -37,12 +37,17 @@ const LEAST_PAUSE: Duration = Duration::from_millis(40);
 /// Who waits for a goal wants to know soon.
 const SHORT_PAUSE: Duration = Duration::from_millis(3);
 
-/// How many times longer than the making of a status the pause after it is.
+/// How many times longer than a look the pause after it is.
 const SHARE: u32 = 15;
 
-/// The longest pause: whoever waits has an answer soon after there is one, however many components there
-/// are; and before the daemon ends, which stays for 500 ms after its last project.
+/// The longest pause between two looks whether the goal is reached: whoever waits has an answer soon after
+/// there is one, however many components there are; and before the daemon ends, which stays for 500 ms
+/// after its last project.
 const LONGEST_PAUSE: Duration = Duration::from_millis(200);
+
+/// The longest pause between two statuses, which take much longer to make: with thousands of components, as
+/// long as a hundred milliseconds.
+const LONGEST_STATUS_PAUSE: Duration = Duration::from_secs(5);
 
 /// Last lines of the log of a component that failed.
 const TAIL: usize = 10;
@@ -321,8 +326,16 @@ impl Service {
         projects: Vec<String>,
     ) {
         let of_goal = goal.instances().iter().cloned().collect();
-        let mut follower =
-            Follower { service: self, sender, goal, projects, of_goal, shown: BTreeMap::new() };
+        let mut follower = Follower {
+            service: self,
+            sender,
+            goal,
+            projects,
+            of_goal,
+            shown: BTreeMap::new(),
+            show_at: Instant::now(),
+            is_behind: false,
+        };
         // An error means that nobody is there any more to be told.
         let _ = follower.run(told).await;
     }
@@ -337,6 +350,10 @@ struct Follower {
     of_goal: std::collections::BTreeSet<InstanceId>,
     /// The states that were sent last.
     shown: BTreeMap<InstanceId, (String, bool, Option<String>)>,
+    /// When the next status may be made.
+    show_at: Instant,
+    /// A look was too early to make one.
+    is_behind: bool,
 }
 
 /// The client is gone.
@@ -356,6 +373,11 @@ impl Follower {
                     return self.send(Progress { outcome: Some(outcome), ..self.empty() }).await;
                 }
                 look_at = Instant::now() + pause_after(cost);
+                // What it has seen is shown, also if nothing changes any more.
+                if self.is_behind {
+                    dirty = true;
+                    look_at = look_at.max(self.show_at.min(look_at + LONGEST_PAUSE));
+                }
                 if let Some(again) = self.goal.again() {
                     dirty = true;
                     look_at = look_at.max(instant_of(again));
@@ -379,17 +401,22 @@ impl Follower {
     /// Looks once, tells what is new, and gives the outcome if there is one; and how long the supervisor
     /// was kept from its work by it, which the time that a client takes to hear of it is no part of.
     async fn look(&mut self, told: &mut Events) -> Result<(Option<v1::Outcome>, Duration), Gone> {
-        let mut goal = self.goal.clone();
+        // Given back by the look.
+        let mut goal = std::mem::replace(&mut self.goal, Goal::new(Aim::Up, Vec::new()));
         let home = self.service.home.clone();
         let projects = self.projects.clone();
+        let is_due = self.show_at <= Instant::now();
         let look = self.service.look(move |world, clock| {
             let began = Instant::now();
             let outcome = goal.look(world, &home);
-            let projects: Vec<&str> = projects.iter().map(String::as_str).collect();
-            let status = view::status(world, &home, clock, &projects, goal.instances());
-            (goal, status, outcome, began.elapsed())
+            let cost = began.elapsed();
+            let status = (is_due || outcome.is_some()).then(|| {
+                let projects: Vec<&str> = projects.iter().map(String::as_str).collect();
+                view::status(world, &home, clock, &projects, goal.instances())
+            });
+            (goal, status, outcome, cost, began.elapsed())
         });
-        let (goal, status, outcome, cost) = match look.await {
+        let (goal, status, outcome, cost, whole_cost) = match look.await {
             Ok(seen) => seen,
             Err(status) => {
                 self.fail(status).await?;
@@ -401,10 +428,15 @@ impl Follower {
         while let Ok(event) = told.try_recv() {
             self.tell(&event).await?;
         }
-        let now: BTreeMap<_, _> = status.components.iter().map(state_of).collect();
-        if now != self.shown || outcome.is_some() {
-            self.shown = now;
-            self.send(Progress { status: Some(status), ..self.empty() }).await?;
+        self.is_behind = status.is_none();
+        if let Some(status) = status {
+            let pause = whole_cost.saturating_mul(SHARE);
+            self.show_at = Instant::now() + pause.min(LONGEST_STATUS_PAUSE);
+            let now: BTreeMap<_, _> = status.components.iter().map(state_of).collect();
+            if now != self.shown || outcome.is_some() {
+                self.shown = now;
+                self.send(Progress { status: Some(status), ..self.empty() }).await?;
+            }
         }
         let outcome = match outcome {
             Some(outcome) => Some(with_tails(outcome).await),

@@ -41,7 +41,8 @@ pub(super) struct Task {
     subscriptions: Subscriptions,
     clock: WallClock,
     inotify: Option<Inotify>,
-    logs: HashMap<InstanceId, Log>,
+    /// Boxed, because a part of the map is empty.
+    logs: HashMap<InstanceId, Box<Log>>,
     armed: HashMap<i32, InstanceId>,
     folders: HashMap<PathBuf, Folder>,
     /// Ends of rests; an entry counts only if its log still waits until then.
@@ -169,10 +170,10 @@ impl Task {
             return;
         }
         self.forget(instance);
-        self.logs.insert(instance.clone(), Log::new(path, keep));
+        self.logs.insert(instance.clone(), Box::new(Log::new(path, keep)));
         self.arm(instance);
         // What was rotated once may have become too old since.
-        if self.logs.get(instance).is_some_and(Log::has_old_files) {
+        if self.logs.get(instance).is_some_and(|log| log.has_old_files()) {
             self.ask(instance);
         }
     }
@@ -383,9 +384,9 @@ impl Task {
             }
         }
         let is_due = log.is_due(extent, now);
-        let subscriptions = self.subscriptions.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(sender) = subscriptions.get(instance) {
-            sender.send_if_modified(|known| std::mem::replace(known, extent) != extent);
+        let mut subscriptions = self.subscriptions.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(subscription) = subscriptions.get_mut(instance) {
+            subscription.tell(extent);
         }
         drop(subscriptions);
         if is_due {
