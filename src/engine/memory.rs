@@ -15,20 +15,52 @@ const LONGEST: Duration = Duration::from_secs(30);
 /// Gives back memory after everything that happens, until the supervisor is gone.
 pub(super) async fn tidy(mut happened: watch::Receiver<u64>, mut asked: watch::Receiver<u64>) {
     loop {
-        let latest = tokio::time::sleep(LONGEST);
-        tokio::pin!(latest);
-        loop {
-            tokio::select! {
-                alive = happened.changed() => if alive.is_err() { return },
-                alive = asked.changed() => if alive.is_err() { return },
-                () = tokio::time::sleep(QUIET) => break,
-                () = &mut latest => break,
-            }
+        if settled(&mut happened, &mut asked, QUIET, LONGEST).await.is_err() {
+            return;
         }
         give_back();
         tokio::select! {
             alive = happened.changed() => if alive.is_err() { return },
             alive = asked.changed() => if alive.is_err() { return },
         }
+    }
+}
+
+/// Waits until it has been quiet, or for the longest. An error is the end of the supervisor. Its timers end
+/// with it: one that ran on would wake up an engine at rest.
+async fn settled(
+    happened: &mut watch::Receiver<u64>,
+    asked: &mut watch::Receiver<u64>,
+    quiet: Duration,
+    longest: Duration,
+) -> Result<(), watch::error::RecvError> {
+    let latest = tokio::time::sleep(longest);
+    tokio::pin!(latest);
+    loop {
+        tokio::select! {
+            alive = happened.changed() => alive?,
+            alive = asked.changed() => alive?,
+            () = tokio::time::sleep(quiet) => return Ok(()),
+            () = &mut latest => return Ok(()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LITTLE: Duration = Duration::from_millis(20);
+    const LONG: Duration = Duration::from_secs(3600);
+
+    #[tokio::test(flavor = "current_thread")]
+    async fn it_settles_once_quiet_or_at_the_latest_and_not_without_a_supervisor() {
+        let (happens, mut happened) = watch::channel(0);
+        let (_asks, mut asked) = watch::channel(0);
+        assert!(settled(&mut happened, &mut asked, LITTLE, LONG).await.is_ok());
+        happens.send_replace(1);
+        assert!(settled(&mut happened, &mut asked, LONG, LITTLE).await.is_ok());
+        drop(happens);
+        assert!(settled(&mut happened, &mut asked, LONG, LONG).await.is_err());
     }
 }
