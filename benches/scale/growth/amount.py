@@ -49,6 +49,8 @@ QUICK = Amount(
 )
 
 MISTAKES = 100
+# Into so many an interval of the probes is divided, to see whether they come in bursts.
+SLOTS_OF_AN_INTERVAL = 100
 # Where nothing more happens for so long, nothing will: the only time after which something is wrong.
 STUCK_SECONDS = 60
 # A command that is repeated for its median is not begun again after so many seconds.

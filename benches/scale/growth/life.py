@@ -14,7 +14,7 @@ from harness.commands import Failed
 from harness.stamps import Stamps, Watched
 from supervisors.base import Component
 
-from growth.amount import PATIENCE_SECONDS, STUCK_SECONDS
+from growth.amount import PATIENCE_SECONDS, SLOTS_OF_AN_INTERVAL, STUCK_SECONDS
 
 # For whole commands and for the end of all: only what hangs takes so long.
 COMMAND_SECONDS = 1800
@@ -69,7 +69,7 @@ class Life:
         with self._about("storm"):
             before = len(self.stamps.all())
             time.sleep(LIVED_SECONDS)
-            victims = self.alive[:: 10]
+            victims = self.alive[::10]
             with Watched(victims) as watched:
                 began = watched.kill()
                 replaced = self._wait_for(before + len(victims))[before:]
@@ -148,9 +148,9 @@ class DaemonsLife(Life):
     def _probes(self, forks):
         expected = self.size / self.amount.interval
         if self.name == "tcp":
-            now = time.monotonic_ns()
-            counts = self.listener.arrivals(now - int(self.amount.interval * 1e9), now)
-            arrived = sum(counts) / (len(counts) * self.listener.slot_ns / 1e9)
+            # Of one interval, in which each has its turn once.
+            counts = self.listener.last(SLOTS_OF_AN_INTERVAL)
+            arrived = sum(counts) / self.amount.interval
             self._put("probes a second", arrived)
             if arrived:
                 self._put("largest slot to mean", max(counts) / (sum(counts) / len(counts)))

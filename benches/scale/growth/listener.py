@@ -68,7 +68,8 @@ class Listener:
     def _slot(self, now):
         return (now - self.began) // self.slot_ns % SLOTS
 
-    def arrivals(self, since, until):
-        """How many came in each slot that lies wholly between two times."""
-        first, last = self._slot(since) + 1, self._slot(until)
-        return [SLOT.unpack_from(self.slots, slot * SLOT.size)[0] for slot in range(first, last)]
+    def last(self, count):
+        """How many came in each of the last slots that are over."""
+        present = self._slot(time.monotonic_ns())
+        slots = range(present - count, present)
+        return [SLOT.unpack_from(self.slots, slot % SLOTS * SLOT.size)[0] for slot in slots]
