@@ -56,6 +56,22 @@ fn a_daemon_that_is_told_to_end_stops_in_order_and_the_next_one_starts_again() {
 }
 
 #[test]
+fn an_engine_that_dies_before_it_has_heard_of_the_end_leaves_it_to_the_next_one() {
+    let home = TestHome::new();
+    home.apply(&shop(&home));
+    let daemon = home.daemon_pids().unwrap();
+    let pids = [home.pid_of("api"), home.pid_of("web")];
+    home.hold(daemon.engine);
+    signal(daemon.keeper, Signal::TERM);
+    home.kill(daemon.engine);
+    for pid in pids.into_iter().chain([daemon.keeper]) {
+        wait_gone(pid);
+    }
+    home.run(["status"]).expect_code(4);
+    assert_eq!((home.births("api").len(), home.births("web").len()), (1, 1));
+}
+
+#[test]
 fn fault_10_a_second_daemon_on_the_same_home_is_refused() {
     let home = TestHome::new();
     home.apply(&shop(&home));

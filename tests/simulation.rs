@@ -124,14 +124,14 @@ impl World {
         spec.restart.max_restarts = self.dice.choose(&[None, Some(0), Some(2), Some(10)]);
         for role in ProbeRole::ALL {
             if self.dice.one_in(2) {
-                let probe = Some(ProbeSpec {
+                let probe = Some(Box::new(ProbeSpec {
                     check: Check::Process,
                     interval: Duration::from_secs(1 + self.dice.below(10)),
                     timeout: Duration::from_secs(3),
                     failure_threshold: 1 + self.dice.small(3),
                     success_threshold: 1,
                     initial_delay: Duration::ZERO,
-                });
+                }));
                 match role {
                     ProbeRole::Startup => spec.probes.startup = probe,
                     ProbeRole::Liveness => spec.probes.liveness = probe,

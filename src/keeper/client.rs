@@ -29,8 +29,8 @@ use crate::crash;
 /// The number of the descriptor that the keeper starts the engine with.
 pub const ENGINE_FD: i32 = 3;
 
-/// How long the last words may take.
-const LAST_WORDS: Duration = Duration::from_secs(10);
+/// How long a keeper that takes none of the last words is waited for.
+const DEAF: Duration = Duration::from_secs(10);
 
 /// A connection to the keeper.
 #[derive(Debug)]
@@ -119,20 +119,23 @@ impl KeeperClient {
     }
 
     /// Waits until the socket has taken everything: for the last words of an engine, which would be lost
-    /// with it. Gives up after a while on a keeper that does not listen.
+    /// with it. Gives up on a keeper that takes nothing for a while. One that takes its time, because ten
+    /// thousand acknowledgements are ten thousand records to remove, is waited for.
     pub async fn sent(&self) {
-        let all = async {
-            while self.backlog() > 0 {
-                let Ok(mut guard) = self.socket.ready(Interest::WRITABLE).await else { return };
-                match self.flush() {
-                    Ok(Sent::Full) => guard.clear_ready_matching(Ready::WRITABLE),
-                    Ok(Sent::Done) => {}
-                    // It is gone, and so is whatever it should have heard.
-                    Err(_) => return,
-                }
+        self.sent_unless_deaf(DEAF).await;
+    }
+
+    async fn sent_unless_deaf(&self, patience: Duration) {
+        while self.backlog() > 0 {
+            let writable = tokio::time::timeout(patience, self.socket.ready(Interest::WRITABLE));
+            let Ok(Ok(mut guard)) = writable.await else { return };
+            match self.flush() {
+                Ok(Sent::Full) => guard.clear_ready_matching(Ready::WRITABLE),
+                Ok(Sent::Done) => {}
+                // It is gone, and so is whatever it should have heard.
+                Err(_) => return,
             }
-        };
-        let _ = tokio::time::timeout(LAST_WORDS, all).await;
+        }
     }
 
     fn flush(&self) -> io::Result<Sent> {
@@ -200,6 +203,47 @@ mod tests {
         // What was taken is there, also when the engine is not.
         drop(client);
         assert_eq!(reader.await.unwrap(), 5_001);
+    }
+
+    #[tokio::test(flavor = "current_thread")]
+    async fn a_slow_keeper_hears_the_last_words_and_a_deaf_one_is_given_up() {
+        const DEAF: Duration = Duration::from_millis(500);
+        let (mine, theirs) = socket::pair().unwrap();
+        let client = KeeperClient::from_fd(mine).unwrap();
+        for run in 0..5_000 {
+            client.send(&ToKeeper::Ack { run: RunId(run) }, &[]).unwrap();
+        }
+        client.send(&ToKeeper::Shutdown, &[]).unwrap();
+        let began = tokio::time::Instant::now();
+        let slow = tokio::spawn(async move {
+            let mut received = Vec::new();
+            // Longer in all than one that takes nothing is waited for.
+            // A socket is writable again once most of it has been taken.
+            while began.elapsed() < DEAF * 2 {
+                for _ in 0..10 {
+                    let mut buffer = [0; 64];
+                    let taken = socket::receive(theirs.as_fd(), &mut buffer, &mut Vec::new());
+                    if let Received::Short(length) = taken.unwrap() {
+                        received.push(ToKeeper::decode(&buffer[..length]).unwrap());
+                    }
+                }
+                tokio::time::sleep(DEAF / 100).await;
+            }
+            while received.last() != Some(&ToKeeper::Shutdown) {
+                drain(&theirs, &mut received);
+                tokio::task::yield_now().await;
+            }
+            theirs
+        });
+        client.sent_unless_deaf(DEAF).await;
+        assert_eq!(client.backlog(), 0);
+        assert!(began.elapsed() > DEAF);
+        let _deaf = slow.await.unwrap();
+        while client.backlog() == 0 {
+            client.send(&ToKeeper::List, &[]).unwrap();
+        }
+        client.sent_unless_deaf(DEAF / 10).await;
+        assert!(client.backlog() > 0);
     }
 
     #[tokio::test(flavor = "current_thread")]

@@ -24,7 +24,7 @@ use tokio::sync::{mpsc, watch};
 
 use super::round::Round;
 use super::succession::Succession;
-use super::{Announcer, Ending, Handle, Lifetime, Project, Supervisor};
+use super::{Announcer, Ending, Handle, Input, Lifetime, Project, Supervisor};
 use crate::home::Home;
 use crate::keeper::client::KeeperClient;
 use crate::keeper::record;
@@ -45,6 +45,8 @@ pub struct Acquaintance {
     known: BTreeMap<RunId, RunState>,
     /// What the keeper holds for the engine.
     pub held: Held,
+    /// What it asked for meanwhile, which it says once.
+    orders: Vec<FromKeeper>,
 }
 
 impl Acquaintance {
@@ -52,8 +54,78 @@ impl Acquaintance {
     pub async fn make(keeper: KeeperClient, home: &Home) -> io::Result<Self> {
         keeper.send(&ToKeeper::Hello { version: VERSION }, &[])?;
         let welcome = welcome(&keeper).await?;
-        let (known, held) = known_runs(&keeper, home, &welcome).await?;
-        Ok(Self { keeper: Arc::new(keeper), welcome, known, held })
+        let mut told = Self {
+            keeper: Arc::new(keeper),
+            welcome,
+            known: BTreeMap::new(),
+            held: Held::new(),
+            orders: Vec::new(),
+        };
+        told.ask(home).await?;
+        Ok(told)
+    }
+
+    /// What the keeper knows, after it has adopted whatever a keeper before it has left behind.
+    async fn ask(&mut self, home: &Home) -> io::Result<()> {
+        self.list().await?;
+        let records = record::read_all(&home.records())?;
+        // Whoever wrote them died with his keeper. One that is being written is of a run that is known.
+        for (run, torn) in records.torn {
+            if !self.known.contains_key(&run) {
+                remove_record(&torn);
+            }
+        }
+        let mut adopted = false;
+        for left in records.complete {
+            if self.known.contains_key(&left.run) {
+                continue;
+            }
+            // Its number may be given again, if the state was lost as well.
+            if left.boot_id != self.welcome.boot_id {
+                remove_record(&home.records().join(record::file_name(left.run)));
+                continue;
+            }
+            adopted = true;
+            let adopt = Adopt {
+                run: left.run,
+                key: left.key,
+                pid: left.identity.pid,
+                inode: left.identity.inode,
+                start_ticks: left.identity.start_ticks,
+            };
+            self.keeper.send(&ToKeeper::Adopt(adopt), &[])?;
+        }
+        if adopted {
+            self.list().await?;
+        }
+        Ok(())
+    }
+
+    async fn list(&mut self) -> io::Result<()> {
+        self.keeper.send(&ToKeeper::List, &[])?;
+        self.known.clear();
+        while let Some((message, descriptor)) = self.keeper.recv().await? {
+            match message {
+                FromKeeper::HeldFd { name } => self.held.extend(descriptor.map(|fd| (name, fd))),
+                FromKeeper::RunState(state) => {
+                    self.known.insert(state.run, *state);
+                }
+                FromKeeper::ListEnd => return Ok(()),
+                // Asked for before this engine was there, and perhaps not carried out by the last one.
+                FromKeeper::Terminate { .. } | FromKeeper::ReloadRequested => {
+                    self.orders.push(message);
+                }
+                // Told again by the list itself.
+                FromKeeper::Welcome(_)
+                | FromKeeper::Spawned(_)
+                | FromKeeper::SpawnFailed(_)
+                | FromKeeper::Exited(_)
+                | FromKeeper::Gone { .. }
+                | FromKeeper::Estate
+                | FromKeeper::NotReplaced { .. } => {}
+            }
+        }
+        Err(io::ErrorKind::UnexpectedEof.into())
     }
 
     /// The connection.
@@ -99,11 +171,14 @@ impl Supervisor {
     pub fn boot(acquaintance: Acquaintance, foundation: Foundation) -> (Self, Handle) {
         let Foundation { home, store, snapshot, logs, containers, reloads, sockets, lifetime } =
             foundation;
-        let Acquaintance { keeper, welcome, known, held } = acquaintance;
+        let Acquaintance { keeper, welcome, known, held, orders } = acquaintance;
         sockets.restore(held);
 
         let (reports_in, reports) = mpsc::unbounded_channel();
         let (inputs_in, inputs) = mpsc::unbounded_channel();
+        for order in orders {
+            drop(inputs_in.send(Input::Keeper(order, None)));
+        }
         let events = Announcer::default();
         let (changes, changes_out) = watch::channel(0);
         let runner =
@@ -296,75 +371,9 @@ async fn welcome(keeper: &KeeperClient) -> io::Result<Welcome> {
     }
 }
 
-/// What the keeper knows, after it has adopted whatever a keeper before it has left behind.
-async fn known_runs(
-    keeper: &KeeperClient,
-    home: &Home,
-    welcome: &Welcome,
-) -> io::Result<(BTreeMap<RunId, RunState>, Held)> {
-    let mut held = Held::new();
-    let mut known = list(keeper, &mut held).await?;
-    let records = record::read_all(&home.records())?;
-    // Whoever wrote them died with his keeper. One that is being written is of a run that is known.
-    for (run, torn) in records.torn {
-        if !known.contains_key(&run) {
-            remove_record(&torn);
-        }
-    }
-    let mut adopted = false;
-    for left in records.complete {
-        if known.contains_key(&left.run) {
-            continue;
-        }
-        // Its number may be given again, if the state was lost as well.
-        if left.boot_id != welcome.boot_id {
-            remove_record(&home.records().join(record::file_name(left.run)));
-            continue;
-        }
-        adopted = true;
-        let adopt = Adopt {
-            run: left.run,
-            key: left.key,
-            pid: left.identity.pid,
-            inode: left.identity.inode,
-            start_ticks: left.identity.start_ticks,
-        };
-        keeper.send(&ToKeeper::Adopt(adopt), &[])?;
-    }
-    if adopted {
-        known = list(keeper, &mut held).await?;
-    }
-    Ok((known, held))
-}
-
 /// One that cannot be removed is met again by the next engine.
 fn remove_record(path: &Path) {
     if let Err(error) = std::fs::remove_file(path) {
         tracing::warn!("cannot remove {}: {error}", path.display());
     }
-}
-
-async fn list(keeper: &KeeperClient, held: &mut Held) -> io::Result<BTreeMap<RunId, RunState>> {
-    keeper.send(&ToKeeper::List, &[])?;
-    let mut known = BTreeMap::new();
-    while let Some((message, descriptor)) = keeper.recv().await? {
-        match message {
-            FromKeeper::HeldFd { name } => held.extend(descriptor.map(|fd| (name, fd))),
-            FromKeeper::RunState(state) => {
-                known.insert(state.run, *state);
-            }
-            FromKeeper::ListEnd => return Ok(known),
-            // Told again by the list itself.
-            FromKeeper::Welcome(_)
-            | FromKeeper::Spawned(_)
-            | FromKeeper::SpawnFailed(_)
-            | FromKeeper::Exited(_)
-            | FromKeeper::Gone { .. }
-            | FromKeeper::Terminate { .. }
-            | FromKeeper::ReloadRequested
-            | FromKeeper::Estate
-            | FromKeeper::NotReplaced { .. } => {}
-        }
-    }
-    Err(io::ErrorKind::UnexpectedEof.into())
 }

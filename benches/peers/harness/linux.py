@@ -113,6 +113,60 @@ def proportional_kib(pids):
     return total
 
 
+def resident_kib(pid):
+    """What of its memory is there, shared or not (RSS)."""
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    return next((int(line.split()[1]) for line in lines if line.startswith("VmRSS:")), 0)
+
+
+def descriptors(pid):
+    """How many it has open."""
+    return len(os.listdir(f"/proc/{pid}/fd"))
+
+
+def threads(pid):
+    """How many it has."""
+    return len(os.listdir(f"/proc/{pid}/task"))
+
+
+def forks():
+    """How many processes and threads this machine has started since it booted."""
+    lines = Path("/proc/stat").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("processes "))
+
+
+def narrowest_limits():
+    """The most processes and the most descriptors of one process that can be here, each with who says
+    so: `{"processes": (32768, "kernel.pid_max"), ...}`."""
+    processes = [
+        (_number(f"/proc/sys/kernel/{name}"), f"kernel.{name}") for name in ("pid_max", "threads-max")
+    ]
+    if os.geteuid() != 0:
+        processes.append((resource.getrlimit(resource.RLIMIT_NPROC)[0], "RLIMIT_NPROC"))
+    group = cgroup_of(os.getpid())
+    for folder in [group, *group.parents] if group else []:
+        processes.append((_number(folder / "pids.max"), f"{folder}/pids.max"))
+    _soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    known = [(most, whose) for most, whose in processes if most not in (None, resource.RLIM_INFINITY)]
+    return {"processes": min(known), "descriptors": (hard, "the hard RLIMIT_NOFILE")}
+
+
+def _number(path):
+    """A number in a file; None of `max`, and where there is none."""
+    try:
+        return int(Path(path).read_text())
+    except (OSError, ValueError):
+        return None
+
+
+def file_system_of(path):
+    """The kind of file system that a path is on."""
+    mounts = [line.split() for line in Path("/proc/self/mountinfo").read_text().splitlines()]
+    within = [words for words in mounts if Path(words[4]) in [path, *Path(path).parents]]
+    words = max(within, key=lambda words: len(words[4]))
+    return words[words.index("-") + 1]
+
+
 def allow_many_descriptors():
     """As many as this user may have: a thousand processes are watched by a descriptor each."""
     _soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)

@@ -8,6 +8,7 @@ import os
 import select
 import signal
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,16 +27,23 @@ class Stamps:
 
     def __init__(self, path):
         self.path = Path(path)
+        self._known, self._offset = [], 0
 
     def all(self):
         """Oldest first in the order of writing."""
+        # The file only grows: whoever waits for ten thousand does not read the first of them again and
+        # again, in the time of the supervisor.
         try:
-            text = self.path.read_text()
+            with open(self.path, "rb") as file:
+                file.seek(self._offset)
+                text = file.read()
         except FileNotFoundError:
             return []
         # What is behind the last newline is still being written.
-        whole = text[: text.rfind("\n") + 1]
-        return [Stamp(*map(int, line.split())) for line in whole.splitlines()]
+        whole = text[: text.rfind(b"\n") + 1]
+        self._offset += len(whole)
+        self._known += [Stamp(*map(int, line.split())) for line in whole.splitlines()]
+        return self._known.copy()
 
     def wait_for(self, count, bound):
         """All stamps, once there are `count` of them."""
@@ -49,6 +57,23 @@ class Stamps:
         except Failed:
             there = len(self.all())
             raise Failed(f"{there} of {count} had run after {bound:.0f} s") from None
+
+    def once_quiet(self, seconds):
+        """All stamps, once there came no more for so long."""
+        known, since = self.all(), time.monotonic()
+        while time.monotonic() - since < seconds:
+            time.sleep(0.1)
+            if len(now := self.all()) != len(known):
+                known, since = now, time.monotonic()
+        return known
+
+    def crash(self, victim, bound):
+        """Kills a process. Gives the milliseconds until its replacement ran, and the stamp of that."""
+        known = len(self.all())
+        with Watched([victim]) as watched:
+            began = watched.kill()
+            replacement = self.wait_for(known + 1, bound)[known]
+        return (replacement.nanoseconds - began) / 1e6, replacement
 
 
 class Watched:
@@ -87,3 +112,12 @@ class Watched:
                 left = len(self.descriptors) - number
                 raise Failed(f"up to {left} of {number + left} lived on after {bound:.0f} s")
         return time.monotonic_ns()
+
+    def end_by(self, act, bound):
+        """Does what shall end them all. Gives the nanoseconds until the last had ended, and what came of
+        the doing. They are watched by another thread: they are gone before a command says so."""
+        with ThreadPoolExecutor(1) as watcher:
+            began = time.monotonic_ns()
+            ended = watcher.submit(self.wait_for_all_to_end, bound)
+            outcome = act()
+            return ended.result() - began, outcome

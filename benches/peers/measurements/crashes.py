@@ -38,13 +38,10 @@ def crashes(bench):
 
 def _crash(stamps, lived):
     """Kills it once it has lived so long; gives the milliseconds until its replacement ran."""
-    known = stamps.all()
-    newest = known[-1]
+    newest = stamps.all()[-1]
     time.sleep(max(0, lived - (time.monotonic_ns() - newest.nanoseconds) / 1e9))
-    with Watched([newest]) as watched:
-        began = watched.kill()
-        replacement = stamps.wait_for(len(known) + 1, REPLACED_SECONDS)[len(known)]
-    return (replacement.nanoseconds - began) / 1e6
+    delay, _replacement = stamps.crash(newest, REPLACED_SECONDS)
+    return delay
 
 
 def storm(bench):

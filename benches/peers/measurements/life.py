@@ -4,7 +4,6 @@ launch ─> apply N ─> all have run ─> status ─> idle ─> change one ─>
 """
 
 import time
-from concurrent.futures import ThreadPoolExecutor
 
 from harness import commands, linux
 from harness.stamps import Watched
@@ -109,29 +108,17 @@ def _change(bench, supervisor, rows, count, components, stamps):
         rows.milliseconds(row, changed_one.nanoseconds - began)
         if ran:
             rows.seconds(f"change of one of {count}, until the command ends", ran.seconds)
-        restarts = _quiet(stamps) - before
+        restarts = len(stamps.once_quiet(QUIET_SECONDS)) - before
         rows.value(f"change of one of {count}: processes restarted", "", restarts)
-
-
-def _quiet(stamps):
-    """How many stamps there are, once there come no more."""
-    known, since = len(stamps.all()), time.monotonic()
-    while time.monotonic() - since < QUIET_SECONDS:
-        time.sleep(0.1)
-        if (now := len(stamps.all())) != known:
-            known, since = now, time.monotonic()
-    return known
 
 
 def _stop(bench, supervisor, rows, count, stamps):
     row = f"stop of {count}, until all are gone"
     with rows.about(row):
         alive = [stamp for stamp in stamps.all() if linux.alive(stamp.pid)]
-        # Watched by another thread, because they are gone before the command says so.
-        with Watched(alive) as watched, ThreadPoolExecutor(1) as watcher:
-            began = time.monotonic_ns()
-            ended = watcher.submit(watched.wait_for_all_to_end, bench.scale.bound)
-            ran = supervisor.stop(bench.scale.bound)
+        with Watched(alive) as watched:
+            bound = bench.scale.bound
+            gone, ran = watched.end_by(lambda: supervisor.stop(bound), bound)
             if ran:
                 rows.seconds(f"stop of {count}, until the command ends", ran.seconds)
-            rows.milliseconds(row, ended.result() - began)
+            rows.milliseconds(row, gone)
