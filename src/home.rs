@@ -6,7 +6,7 @@
 //! somebody else: others may have put them there while a folder was open to them.
 
 use std::env;
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
@@ -176,7 +176,15 @@ impl Home {
     /// The log file of an instance: `NAME.log`, and `NAME.1.log` for the second replica.
     #[must_use]
     pub fn component_log(&self, instance: &crate::model::InstanceId) -> PathBuf {
-        self.logs.join(&*instance.project).join(format!("{}.log", instance.display_name()))
+        let (folder, name) = (self.logs.as_os_str(), instance.display_name());
+        let mut path =
+            OsString::with_capacity(folder.len() + instance.project.len() + name.len() + 8);
+        for part in [folder, "/".as_ref(), OsStr::new(&*instance.project), "/".as_ref()] {
+            path.push(part);
+        }
+        path.push(name);
+        path.push(".log");
+        path.into()
     }
 
     /// Makes the folder of an instance's log, which the keeper opens files in but does not make.

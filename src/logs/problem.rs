@@ -36,6 +36,11 @@ impl Problems {
         self.solve(instance, Trouble::Rotation);
     }
 
+    /// Whether nothing is wrong with any log.
+    pub(super) fn is_empty(&self) -> bool {
+        self.lock().is_empty()
+    }
+
     /// What is wrong with the log of an instance, in words.
     pub(super) fn of(&self, instance: &InstanceId) -> Option<String> {
         let known = self.lock();

@@ -12,10 +12,13 @@
 //! removed is a gap. A file that holds more than the log has lost belongs to a rotation that is not
 //! over; it does not count.
 
+use std::collections::HashSet;
+use std::ffi::OsString;
 use std::fs::{self, File};
 use std::io;
 use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 use jiff::civil::DateTime;
@@ -24,6 +27,9 @@ use jiff::tz::Offset;
 use super::gzip::Table;
 use super::index::Header;
 use crate::home::beside;
+
+/// How long a listing is good for.
+const LISTED: Duration = Duration::from_secs(1);
 
 /// Which rotated file: milliseconds since 1970.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -146,6 +152,41 @@ pub(super) fn find(log: &Path, base: Option<u64>) -> io::Result<Found> {
     };
     files.retain(|file| base.is_none_or(|base| file.end <= base));
     Ok(Found { files, orphans: indexes })
+}
+
+/// Which logs of a folder have rotated files, as it was a moment ago. Where thousands of logs get their
+/// indexes at one time, looking through the folder for each would take the square of their number. A log
+/// without an index is not rotated meanwhile.
+#[derive(Debug, Default)]
+pub(super) struct Listing {
+    folder: PathBuf,
+    made: Option<Instant>,
+    logs: HashSet<OsString>,
+}
+
+impl Listing {
+    /// Whether anything that was rotated lies beside the log.
+    pub(super) fn has_rotated(&mut self, log: &Path) -> io::Result<bool> {
+        let (Some(folder), Some(name)) = (log.parent(), log.file_name()) else { return Ok(false) };
+        let is_fresh = self.made.is_some_and(|made| made.elapsed() < LISTED);
+        if self.folder != folder || !is_fresh {
+            self.logs.clear();
+            for entry in fs::read_dir(folder)? {
+                self.logs.extend(entry?.file_name().to_str().and_then(log_of));
+            }
+            folder.clone_into(&mut self.folder);
+            self.made = Some(Instant::now());
+        }
+        Ok(self.logs.contains(name))
+    }
+}
+
+/// The log that a file was rotated from, by its name.
+fn log_of(name: &str) -> Option<OsString> {
+    let plain = name.strip_suffix(".gz").or_else(|| name.strip_suffix(".idx")).unwrap_or(name);
+    let dots = plain.match_indices('.');
+    let mut parts = dots.map(|(dot, _)| (&plain[..dot], &plain[dot + 1..]));
+    parts.find(|(_, stamp)| Stamp::parse(stamp).is_some()).map(|(log, _)| log.into())
 }
 
 /// A file, and the positions that its index tells.
@@ -333,6 +374,21 @@ mod tests {
         let log = Path::new("/x/api.log");
         assert_eq!(stamp.path(log, true).unwrap(), Path::new("/x/api.log.20260501-093000-123.gz"));
         assert_eq!(stamp.index(log).unwrap(), Path::new("/x/api.log.20260501-093000-123.idx"));
+    }
+
+    #[test]
+    fn a_listing_knows_which_logs_have_rotated_files() {
+        let folder = tempfile::tempdir().unwrap();
+        let names =
+            ["a.log", "b.log.20260501-093000-123.gz", "c.d.log.20260501-093000-123", "e.log.idx"];
+        names.iter().for_each(|name| fs::write(folder.path().join(name), b"").unwrap());
+        fs::write(folder.path().join("f.log.20260501-093000-123.idx"), b"").unwrap();
+        let mut listing = Listing::default();
+        let mut has = |name: &str| listing.has_rotated(&folder.path().join(name)).unwrap();
+        let found = ["a.log", "b.log", "c.d.log", "d.log", "e.log", "f.log"].map(&mut has);
+        assert_eq!(found, [false, true, true, false, false, true]);
+        let other = tempfile::tempdir().unwrap();
+        assert!(!listing.has_rotated(&other.path().join("b.log")).unwrap());
     }
 
     #[test]

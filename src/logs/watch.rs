@@ -189,6 +189,12 @@ impl LogWatcher {
         self.problems.of(instance)
     }
 
+    /// Whether there is any such problem.
+    #[must_use]
+    pub fn has_problems(&self) -> bool {
+        !self.problems.is_empty()
+    }
+
     fn logs(&self) -> MutexGuard<'_, HashMap<InstanceId, Subscription>> {
         self.subscriptions.lock().unwrap_or_else(PoisonError::into_inner)
     }

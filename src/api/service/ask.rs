@@ -45,11 +45,11 @@ impl Service {
         request: &StatusRequest,
     ) -> Result<StatusResponse, Status> {
         let selector = request.selector.clone().unwrap_or_default();
-        let home = self.home.clone();
+        let (home, usage) = (self.home.clone(), request.usage);
         let look = move |world: &World<'_>, clock: Clock| {
             let chosen = Chosen::new(&selector, world)?;
             let projects: Vec<&str> = chosen.projects.iter().map(String::as_str).collect();
-            let runs: Vec<_> = chosen.runs(world);
+            let runs = if usage { chosen.runs(world) } else { Vec::new() };
             Ok((view::status(world, &home, clock, &projects, &chosen.instances), runs))
         };
         let (mut status, runs) = self.look(look).await?.map_err(|error: Status| error)?;
@@ -62,6 +62,9 @@ impl Service {
 
     /// Fills in what is wrong with their logs.
     pub(super) fn add_log_problems(&self, components: &mut [Component]) {
+        if !self.logs.has_problems() {
+            return;
+        }
         for component in components {
             let Component { project, name, replica, .. } = component;
             component.log_problem = self.logs.problem(&InstanceId::new(project, name, *replica));

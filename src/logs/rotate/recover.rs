@@ -20,13 +20,20 @@ use super::removal;
 use crate::logs::index::{Header, Measure, Step, Writer, identity};
 use crate::logs::rotated::{self, Stamp};
 
-/// Opens the index of a log and brings both to rest.
+/// Opens the index of a log and brings both to rest. `has_rotated` says whether rotated files may lie beside
+/// it, which are looked for if the index is new.
 ///
 /// # Errors
 /// Also if another engine is in the middle of a step still.
-pub(in crate::logs) fn open(log: &Path) -> io::Result<Writer> {
+pub(in crate::logs) fn open(
+    log: &Path,
+    has_rotated: impl FnOnce(&Path) -> io::Result<bool>,
+) -> io::Result<Writer> {
     let metadata = fs::metadata(log)?;
     let mut writer = Writer::open(log, identity(&metadata), || {
+        if !has_rotated(log)? {
+            return Ok(0..0);
+        }
         let files = rotated::find(log, None)?.files;
         // Those whose own index is gone as well have no positions; nothing can be said of them.
         let first = files.first().map_or(0, |file| file.start);

@@ -66,7 +66,7 @@ impl Bench {
 
     /// As an engine does when it starts; each look is a second after the one before.
     fn engine(&mut self) -> Writer {
-        let mut writer = open(&self.log).unwrap();
+        let mut writer = open(&self.log, |_| Ok(true)).unwrap();
         self.look(&mut writer);
         writer
     }
@@ -274,10 +274,10 @@ fn what_another_engine_is_in_the_middle_of_is_left_alone() {
     let removal =
         Removal::new(&bench.log, file, &writer, Way::Truncate, copy.end, Some(copy), 5).unwrap();
     removal.take(Stage::Announce, &mut writer).unwrap();
-    let refused = open(&bench.log).unwrap_err();
+    let refused = open(&bench.log, |_| Ok(true)).unwrap_err();
     assert_eq!(refused.kind(), std::io::ErrorKind::WouldBlock, "{refused}");
     drop(removal);
-    open(&bench.log).unwrap();
+    open(&bench.log, |_| Ok(true)).unwrap();
     bench.check_files("after the other one has ended");
 }
 
@@ -331,7 +331,7 @@ fn times_and_positions_go_with_what_is_rotated() {
             bench.write(b"\n");
             let at = bench.written.len() as u64 - 121;
             let opened = writer.take();
-            let mut opened = opened.unwrap_or_else(|| open(&bench.log).unwrap());
+            let mut opened = opened.unwrap_or_else(|| open(&bench.log, |_| Ok(true)).unwrap());
             bench.look(&mut opened);
             known.push((at, bench.clock));
             writer = Some(opened);

@@ -10,6 +10,7 @@ use super::Next;
 use crate::logs::Extent;
 use crate::logs::index::{Measure, Step, Writer, identity};
 use crate::logs::rotate::{self, Keep, age_of, is_due};
+use crate::logs::rotated::Listing;
 
 /// How much a log must grow until it is considered again, where there was nothing to rotate.
 const GROWTH: u64 = 64 * 1024;
@@ -60,7 +61,11 @@ impl Log {
     ///
     /// What was written before the index was opened is as old as the file says; what comes while it is
     /// watched is as old as now.
-    pub(super) fn observe(&mut self, now: Timestamp) -> io::Result<Option<Observed>> {
+    pub(super) fn observe(
+        &mut self,
+        now: Timestamp,
+        listing: &mut Listing,
+    ) -> io::Result<Option<Observed>> {
         let Ok(metadata) = std::fs::metadata(&self.path) else { return Ok(None) };
         if !metadata.is_file() {
             return Ok(None);
@@ -75,7 +80,7 @@ impl Log {
             };
             return Ok(Some(index.observe(measure, nanos(now))));
         }
-        let mut index = rotate::open(&self.path)?;
+        let mut index = rotate::open(&self.path, |log| listing.has_rotated(log))?;
         // After that nothing is under way.
         let metadata = std::fs::metadata(&self.path)?;
         let measure =

@@ -18,6 +18,7 @@ use crate::logs::index::Writer;
 use crate::logs::inotify::{Event, Inotify};
 use crate::logs::problem::{Problems, Trouble};
 use crate::logs::rotate::{Job, Keep};
+use crate::logs::rotated::Listing;
 use crate::model::InstanceId;
 
 /// How long a log is left alone after an event.
@@ -55,6 +56,7 @@ pub(super) struct Task {
     is_closed: bool,
     closing: Vec<oneshot::Sender<()>>,
     problems: Problems,
+    listing: Listing,
 }
 
 /// What happened.
@@ -89,6 +91,7 @@ impl Task {
             is_closed: false,
             closing: Vec::new(),
             problems,
+            listing: Listing::default(),
         }
     }
 
@@ -361,7 +364,7 @@ impl Task {
             return;
         };
         let now = (self.clock)();
-        let (extent, written) = match log.observe(now) {
+        let (extent, written) = match log.observe(now, &mut self.listing) {
             Ok(Some(observed)) => observed,
             Ok(None) => return,
             // Without an index there are no times, but there is a file that grows.
