@@ -5,9 +5,7 @@
 //!   engine   ──┤                         ├─► requests:  what the engine asks
 //!   barriers ──┼─► epoll_wait ─► one of ─┤
 //!   pidfds   ──┤   (no timeout unless    └─► engine:    start it again
-//!   cgroups  ──┘    an engine is due, or      then: tell what is untold
-//!                   no descriptor is left
-//!                   to watch a tree by)
+//!   cgroups  ──┘    something is due)         then: tell what is untold
 //! ```
 //!
 //! Invariants: nothing here blocks but `epoll_wait`; with nothing to do the process does not wake up.
@@ -49,6 +47,10 @@ const ADOPTING_PATIENCE: Duration = Duration::from_secs(5);
 
 /// How often a tree is looked at for whose end nothing can be waited for.
 const BLIND_LOOK: Duration = Duration::from_secs(1);
+
+/// After so many launches in a row, the memory that they needed is given back once it has been quiet.
+const MANY: u32 = 64;
+const QUIET: Duration = Duration::from_secs(1);
 
 /// The engines in a row that may fail to carry out an asked-for end before the keeper gives up on them.
 const TRIES_TO_END: u32 = 3;
@@ -138,6 +140,9 @@ pub(super) struct Keeper {
     pub(super) spare: Spare,
     /// When to look again at trees that are watched by nothing.
     pub(super) blind_look: Option<Time>,
+    /// Launches since memory was given back, and when that is to be done.
+    launches: u32,
+    tidy_at: Option<Time>,
     pub(super) outbox: Outbox,
     pub(super) ending: Ending,
     pub(super) started_at: u64,
@@ -221,6 +226,8 @@ impl Keeper {
             held,
             spare: Spare::default(),
             blind_look: None,
+            launches: 0,
+            tidy_at: None,
             outbox: Outbox::default(),
             ending: Ending::NotAsked,
             started_at: clock::realtime(),
@@ -255,8 +262,12 @@ impl Keeper {
             if self.blind_look.is_some_and(|due| due <= now) {
                 self.settle_blind();
             }
+            if self.tidy_at.is_some_and(|due| due <= now) {
+                self.tidy_at = None;
+                crate::memory::give_back();
+            }
             self.tell();
-            let due = [self.engine.due(), self.blind_look];
+            let due = [self.engine.due(), self.blind_look, self.tidy_at];
             let timeout = due.into_iter().flatten().min().map(|due| due.since(now));
             if let Err(errno) = self.poller.wait(&mut events, timeout) {
                 // Only a bug makes epoll fail. Ending is the way that loses nothing: the next daemon
@@ -383,6 +394,15 @@ impl Keeper {
         self.blind_look = None;
         for run in self.table.select(|run| matches!(run.tree, Tree::Lingering(Watch::Nothing))) {
             self.settle(run);
+        }
+    }
+
+    /// Something was launched. A few are forgotten; many have needed memory that is not needed again.
+    pub(super) fn count_launch(&mut self) {
+        self.launches += 1;
+        if self.launches >= MANY || self.tidy_at.is_some() {
+            self.launches = 0;
+            self.tidy_at = Some(clock::now() + QUIET);
         }
     }
 

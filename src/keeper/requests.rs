@@ -171,6 +171,7 @@ impl Keeper {
         if !has_failed {
             self.table.pids.insert(run.pid, id);
         }
+        self.count_launch();
         self.table.insert(id, run);
         if has_failed {
             self.settle(id);
