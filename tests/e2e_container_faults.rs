@@ -136,7 +136,7 @@ fn fault_51_a_daemon_that_begins_while_the_engine_hangs_waits_for_it() {
     wait_box(&home, "doubt", |found| !found["unknown"].is_null());
     lock(&engine).thaw();
     let after = wait_box(&home, "certainty", is_up);
-    assert_eq!(after["container_id"], before);
+    assert_eq!(after["container_id"], before, "{:#?}", home.story("box"));
     assert_eq!(containers(&engine, &home).len(), 1);
 }
 

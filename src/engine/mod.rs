@@ -17,6 +17,7 @@
 //!   starts a new engine.
 //! - It is killed: nothing is lost, see `supervisor::boot`.
 
+mod daemon_log;
 mod memory;
 mod ready;
 mod socket;
@@ -72,7 +73,8 @@ enum EngineError {
 #[must_use]
 pub fn main() -> ExitCode {
     crash::begin(crash::Role::Engine);
-    tell::set_up();
+    // Without a home there is no log to be kept short, and the engine says so soon enough.
+    tell::set_up(Home::from_environment().map(|home| home.daemon_log()).unwrap_or_default());
     // The database and what lies beside it are for this user alone.
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
     crate::blocking::prepare();

@@ -4,11 +4,14 @@
 //! Failure paths: a line that cannot be written, because the disk is full or the terminal is gone, is
 //! lost. Nobody is left to be told of it, and the supervision must not end by it.
 
-use std::io::{self, IsTerminal, Write};
+use std::io::{self, IsTerminal};
+use std::path::PathBuf;
 
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::format::Writer;
 use tracing_subscriber::fmt::time::FormatTime;
+
+use super::daemon_log::{DaemonLog, Lines};
 
 /// How much is told: `STIGMER_LOG=debug`, or per module as `tracing` has it.
 const LEVEL_VARIABLE: &str = "STIGMER_LOG";
@@ -22,26 +25,13 @@ impl FormatTime for Utc {
     }
 }
 
-/// Standard error, to which writing never fails.
-struct Patient;
-
-impl Write for Patient {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        drop(io::stderr().write_all(bytes));
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
-/// Sets it up for this process.
-pub(super) fn set_up() {
+/// Sets it up for this process. `log` is where `daemon.log` would be.
+pub(super) fn set_up(log: PathBuf) {
     let filter = EnvFilter::try_from_env(LEVEL_VARIABLE).unwrap_or_else(|_| EnvFilter::new("info"));
+    let log = DaemonLog::new(log);
     let set = tracing_subscriber::fmt()
         .with_env_filter(filter)
-        .with_writer(|| Patient)
+        .with_writer(move || Lines(log.clone()))
         .with_ansi(io::stderr().is_terminal())
         .with_timer(Utc)
         .with_target(false)

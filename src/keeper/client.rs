@@ -105,8 +105,13 @@ impl KeeperClient {
         message.encode(&mut bytes);
         let copies = descriptors.iter().map(BorrowedFd::try_clone_to_owned);
         let packet = Packet::new(bytes, copies.collect::<io::Result<_>>()?)?;
-        self.queue().push_back(packet);
-        if self.flush()? == Sent::Full {
+        let is_first = {
+            let mut queue = self.queue();
+            queue.push_back(packet);
+            queue.len() == 1
+        };
+        // Behind others it waits for its turn: who receives sends them on once the socket takes more.
+        if is_first && self.flush()? == Sent::Full {
             self.queued.notify_one();
         }
         crash::point("told the keeper");
