@@ -4,12 +4,18 @@
 //! it started. It is over when its main process ends; what it leaves behind is killed. Dropping the
 //! future of [`Helpers::run`] kills it at once (S10).
 //!
+//! Launches of helpers under way are bounded, for the keeper has one queue: thousands of exec probes that it
+//! cannot start as fast as they come due would else stand before the signals and the launches of components,
+//! and be too late themselves by the time they are started. A probe that waits for its slot is late, and
+//! not failed: its timeout begins with the slot.
+//!
 //! ```text
 //!   run() ── Spawn(aux) ─▶ keeper ── Exited ─▶ told() ─▶ the waiting future
 //!     │ dropped                                  │ something is left
 //!     └──────── KillTree ─▶ keeper ◀─────────────┘   ... Gone ─▶ Ack
 //! ```
 
+use std::cell::Cell;
 use std::collections::HashMap;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
@@ -18,7 +24,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::io::AsyncReadExt;
 use tokio::net::unix::pipe;
-use tokio::sync::oneshot;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
 use super::launch::Recipe;
 use super::probe::CommandOutput;
@@ -34,6 +40,17 @@ const HELPER: u64 = 1 << 55;
 /// pipe is full would hang.
 const OUTPUT_KEPT: usize = 4096;
 
+/// Helpers that the keeper is asked to launch and has not launched yet, at most.
+const LAUNCHING: usize = 64;
+
+tokio::task_local! {
+    /// The slot that was waited for before the time of a probe began.
+    static SLOT: Cell<Option<Slot>>;
+}
+
+/// The right to ask the keeper for a launch, until it is made.
+pub type Slot = OwnedSemaphorePermit;
+
 /// How a helper ended.
 type End = Result<ExitStatus, crate::keeper::wire::LaunchFailure>;
 
@@ -43,6 +60,9 @@ pub struct Helpers {
     keeper: Arc<KeeperClient>,
     next: Arc<AtomicU64>,
     waiting: Arc<Mutex<HashMap<RunId, oneshot::Sender<End>>>>,
+    slots: Arc<Semaphore>,
+    /// Of those that are being launched, also if nobody waits for them any more.
+    launching: Arc<Mutex<HashMap<RunId, Slot>>>,
 }
 
 impl Helpers {
@@ -55,7 +75,20 @@ impl Helpers {
             keeper,
             next: Arc::new(AtomicU64::new(first)),
             waiting: Arc::new(Mutex::new(HashMap::new())),
+            slots: Arc::new(Semaphore::new(LAUNCHING)),
+            launching: Arc::new(Mutex::new(HashMap::new())),
         }
+    }
+
+    /// Waits until there is a slot, and lets the first helper that `future` runs have it.
+    pub async fn with_slot<F: Future>(&self, future: impl FnOnce() -> F) -> F::Output {
+        let slot = self.slot().await;
+        SLOT.scope(Cell::new(slot), async { future().await }).await
+    }
+
+    /// `None` where slots are no longer given out, which does not happen.
+    async fn slot(&self) -> Option<Slot> {
+        self.slots.clone().acquire_owned().await.ok()
     }
 
     /// Whether a run is a helper.
@@ -73,6 +106,10 @@ impl Helpers {
         recipe: &Recipe,
         argv: Vec<String>,
     ) -> Result<CommandOutput, LaunchError> {
+        let slot = match SLOT.try_with(Cell::take).ok().flatten() {
+            Some(slot) => Some(slot),
+            None => self.slot().await,
+        };
         let run = RunId(self.next.fetch_add(1, Ordering::Relaxed));
         let program = argv.first().cloned().unwrap_or_default();
         let (sender, ended) = oneshot::channel();
@@ -82,6 +119,7 @@ impl Helpers {
         let spawn = ToKeeper::Spawn(Box::new(recipe.helper(run, argv)));
         let sent = self.keeper.send(&spawn, &[writer.as_fd()]);
         sent.map_err(|error| of_daemon("cannot ask the keeper to start it", &error))?;
+        self.launching().extend(slot.map(|slot| (run, slot)));
         // Only the helper and its children hold the writing end now.
         drop(writer);
         let (output, end) = collect(reader, ended).await;
@@ -98,11 +136,14 @@ impl Helpers {
     /// Takes the keeper's messages about helpers.
     pub fn told(&self, message: &FromKeeper) {
         match message {
+            FromKeeper::Spawned(spawned) => drop(self.launching().remove(&spawned.run)),
             FromKeeper::SpawnFailed(failure) => {
+                self.launching().remove(&failure.run);
                 self.end(failure.run, Err(failure.clone()));
                 self.tell(&ToKeeper::Ack { run: failure.run });
             }
             FromKeeper::Exited(exited) => {
+                self.launching().remove(&exited.run);
                 self.end(exited.run, Ok(exited.exit.status));
                 if exited.empty {
                     self.tell(&ToKeeper::Ack { run: exited.run });
@@ -122,7 +163,6 @@ impl Helpers {
                 }
             },
             FromKeeper::Welcome(_)
-            | FromKeeper::Spawned(_)
             | FromKeeper::HeldFd { .. }
             | FromKeeper::ListEnd
             | FromKeeper::Terminate { .. }
@@ -142,6 +182,10 @@ impl Helpers {
     /// A keeper that is gone is noticed by the supervisor, which reads from it.
     fn tell(&self, message: &ToKeeper) {
         drop(self.keeper.send(message, &[]));
+    }
+
+    fn launching(&self) -> MutexGuard<'_, HashMap<RunId, Slot>> {
+        self.launching.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn waiting(&self) -> MutexGuard<'_, HashMap<RunId, oneshot::Sender<End>>> {

@@ -510,6 +510,7 @@ impl Runner {
             .shared(run)
             .map(|shared| Probed { engine: self.containers.engine().clone(), shared });
         let engine = container.as_ref().map(|container| container.engine.clone());
+        let is_process = container.is_none();
         let Some(active) = self.runs.get_mut(&run) else { return };
         let slot = match active.slot(role, declared, pid, launched_at, container) {
             Ok(slot) => slot,
@@ -518,10 +519,17 @@ impl Runner {
         let prober = slot.prober.clone();
         let timeout = declared.timeout;
         let asked = asks_engine(&declared.check).then_some(engine).flatten();
+        // In a container it is the engine that runs commands.
+        let slots = (is_process && executes(&declared.check)).then(|| self.helpers.clone());
         let turn = async move {
             let began = Instant::now();
             loop {
-                match in_time(timeout, &prober).await {
+                let looked = || in_time(timeout, &prober);
+                let outcome = match &slots {
+                    Some(helpers) => helpers.with_slot(looked).await,
+                    None => looked().await,
+                };
+                match outcome {
                     Turn::Answered(Err(_)) if out_of_descriptors() => {
                         tokio::time::sleep(TRY_AGAIN).await;
                     }
@@ -646,23 +654,25 @@ fn out_of_descriptors() -> bool {
         .is_err_and(|error| matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE)))
 }
 
+/// Whether a check runs a program.
+fn executes(check: &Check) -> bool {
+    match check {
+        Check::Exec(_) | Check::Plugin { .. } => true,
+        Check::All(checks) => checks.iter().any(executes),
+        Check::Process
+        | Check::Container
+        | Check::MinUptime(_)
+        | Check::Http(_)
+        | Check::Tcp { .. }
+        | Check::Unix { .. }
+        | Check::Grpc { .. }
+        | Check::Log { .. }
+        | Check::File { .. } => false,
+    }
+}
+
 /// Whether anything but the component itself is run with its environment.
 fn runs_commands(spec: &ComponentSpec) -> bool {
-    fn executes(check: &Check) -> bool {
-        match check {
-            Check::Exec(_) | Check::Plugin { .. } => true,
-            Check::All(checks) => checks.iter().any(executes),
-            Check::Process
-            | Check::Container
-            | Check::MinUptime(_)
-            | Check::Http(_)
-            | Check::Tcp { .. }
-            | Check::Unix { .. }
-            | Check::Grpc { .. }
-            | Check::Log { .. }
-            | Check::File { .. } => false,
-        }
-    }
     let probes = ProbeRole::ALL.iter().filter_map(|role| probe_spec(&spec.probes, *role));
     spec.stop.command.is_some() || probes.into_iter().any(|probe| executes(&probe.check))
 }

@@ -120,20 +120,21 @@ pub(crate) async fn drops_cleanly<F>(
 
 /// Whether this process has a TCP socket with this local port (as the peer of somebody) open.
 pub(crate) fn holds_port(port: u16) -> bool {
-    let inode = ["/proc/net/tcp", "/proc/net/tcp6"].iter().find_map(|table| {
-        let table = std::fs::read_to_string(table).unwrap();
-        table.lines().skip(1).find_map(|line| {
+    // Connections of others, to other peers, may have the same port, and so may what is closed already.
+    let mut wanted = Vec::new();
+    for table in ["/proc/net/tcp", "/proc/net/tcp6"] {
+        for line in std::fs::read_to_string(table).unwrap().lines().skip(1) {
             let fields: Vec<_> = line.split_whitespace().collect();
             let local = fields[1].rsplit(':').next().unwrap();
-            (u16::from_str_radix(local, 16) == Ok(port)).then(|| fields[9].to_owned())
-        })
-    });
-    let Some(inode) = inode.filter(|inode| inode != "0") else { return false };
-    let wanted = PathBuf::from(format!("socket:[{inode}]"));
+            if u16::from_str_radix(local, 16) == Ok(port) {
+                wanted.push(PathBuf::from(format!("socket:[{}]", fields[9])));
+            }
+        }
+    }
     std::fs::read_dir("/proc/self/fd")
         .unwrap()
         .filter_map(Result::ok)
-        .any(|entry| std::fs::read_link(entry.path()).is_ok_and(|link| link == wanted))
+        .any(|entry| std::fs::read_link(entry.path()).is_ok_and(|link| wanted.contains(&link)))
 }
 
 /// A TLS server whose certificate is expired, self-signed and for another name.
