@@ -129,12 +129,6 @@ def threads(pid):
     return len(os.listdir(f"/proc/{pid}/task"))
 
 
-def forks():
-    """How many processes and threads this machine has started since it booted."""
-    lines = Path("/proc/stat").read_text().splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith("processes "))
-
-
 def narrowest_limits():
     """The most processes and the most descriptors of one process that can be here, each with who says
     so: `{"processes": (32768, "kernel.pid_max"), ...}`."""

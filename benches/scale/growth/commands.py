@@ -91,7 +91,8 @@ def mistakes(stigmer, amount, figures):
         figures.put(SUBJECT, "mistakes told", count, len(set(told) & set(lines)))
         if sorted(told) != lines:
             missed, more = len(set(lines) - set(told)), len(told) - len(lines)
-            figures.is_wrong(f"{len(told)} of {len(lines)} mistakes told, {missed} lines missed ({more:+})")
+            told = f"{len(told)} of {len(lines)} mistakes told, {missed} lines missed ({more:+})"
+            figures.is_wrong(SUBJECT, count, told)
 
 
 def table(figures, declared):

@@ -7,6 +7,10 @@ from harness.commands import Failed
 from harness.report import percentile
 
 
+# Characters of a problem that are shown.
+MOST_WORDS = 200
+
+
 @dataclass
 class Figure:
     """What one subject did in one row with so many components."""
@@ -28,6 +32,9 @@ class Figures:
         """What stigmer did that it should not have done: whoever reads it, and the exit code, say so."""
         self.notes = []
         """What a reader must know besides."""
+        self.overloaded = set()
+        """Lives for whose probes this machine is too slow: what comes of that is told, and not held
+        against stigmer."""
 
     def put(self, subject, row, size, *values):
         self._figure(subject, row, size).values.extend(values)
@@ -44,10 +51,17 @@ class Figures:
         return self.get(subject, row, size).value()
 
     def fail(self, subject, row, size, problem):
-        self._figure(subject, row, size).problem = str(problem)
+        self._figure(subject, row, size).problem = _brief(problem)
 
-    def is_wrong(self, what):
-        self.wrong.append(what)
+    def overload(self, subject, size, how):
+        """The machine cannot do what this life asks for."""
+        self.overloaded.add((subject, size))
+        self.notes.append(f"{_life(subject, size)}: too much for this machine: {_brief(how)}")
+
+    def is_wrong(self, subject, size, what):
+        """stigmer did something that it should not have done, or did not do what it was told."""
+        told = f"{_life(subject, size)}: {_brief(what)}"
+        (self.notes if (subject, size) in self.overloaded else self.wrong).append(told)
 
     def about(self, subject, row, size):
         """What fails inside is told in this row, and wrong: nothing here is bounded so that slowness
@@ -85,5 +99,15 @@ class _About:
         self.failed = True
         self.figures.fail(*self.key, error)
         subject, row, size = self.key
-        self.figures.is_wrong(f"{subject}, {size} components, {row}: {error}")
+        self.figures.is_wrong(subject, size, f"{row}: {_brief(error)}")
         return True
+
+
+def _life(subject, size):
+    return f"{subject}, {size} components" if size else subject
+
+
+def _brief(problem):
+    """How it begins and how it ends: a command that fails may have a line for each component."""
+    text = str(problem)
+    return text if len(text) <= MOST_WORDS else f"{text[:MOST_WORDS // 2]} ... {text[-MOST_WORDS // 2:]}"

@@ -8,6 +8,7 @@ long nothing happens, and not by how long it takes: a slow machine is no mistake
 """
 
 import time
+from datetime import UTC, datetime, timedelta
 
 from harness import linux
 from harness.commands import Failed
@@ -24,6 +25,8 @@ LIVED_SECONDS = 1.5
 QUIET_SECONDS = 0.5
 # A crash is alone: what is left to do after the one before is over.
 BETWEEN_CRASHES_SECONDS = 0.05
+# Of an interval: a probe that took longer to come round is not counted. And so many of all have to be.
+LATE, ENOUGH = 1.2, 0.9
 
 
 class Life:
@@ -112,7 +115,7 @@ class Life:
         stamps = self.stamps.once_quiet(QUIET_SECONDS)
         if len(stamps) != expected:
             extra = len(stamps) - expected
-            self.figures.is_wrong(f"{self.name}, {self.size} components: {extra} more started at {after}")
+            self.figures.is_wrong(self.name, self.size, f"{extra} more started at {after}")
         return stamps
 
 
@@ -130,10 +133,9 @@ class DaemonsLife(Life):
             time.sleep(self.amount.settle_seconds)
             wakeups = {who: linux.wakeups([pid]) for who, pid in self.pids.items()}
             cpu = {who: linux.cpu_nanoseconds([pid]) for who, pid in self.pids.items()}
-            forks, began = linux.forks(), time.monotonic_ns()
+            began = time.monotonic_ns()
             time.sleep(self.amount.rest_seconds)
             seconds = (time.monotonic_ns() - began) / 1e9
-            forks = linux.forks() - forks
             for who, pid in self.pids.items():
                 share = (linux.cpu_nanoseconds([pid]) - cpu[who]) / 1e7 / seconds
                 self._put(f"rest: CPU, {who}", share)
@@ -142,29 +144,34 @@ class DaemonsLife(Life):
             for row in ("rest: CPU", "rest: wake-ups", "memory"):
                 each = (self.figures.value(self.name, f"{row}, {who}", self.size) for who in self.pids)
                 self._put(row, sum(each))
-            self._probes(forks / seconds)
+            if self.name != "none":
+                self._probes()
             self._nobody_else(self.size, "rest")
 
-    def _probes(self, forks):
-        expected = self.size / self.amount.interval
+    def _probes(self):
+        """Whether all of them are made, and when they come."""
         if self.name == "tcp":
             # Of one interval, in which each has its turn once.
             counts = self.listener.last(SLOTS_OF_AN_INTERVAL)
-            arrived = sum(counts) / self.amount.interval
-            self._put("probes a second", arrived)
-            if arrived:
-                self._put("largest slot to mean", max(counts) / (sum(counts) / len(counts)))
-        elif self.name == "exec":
-            # Of the whole machine, on which nothing else should start much.
-            arrived = forks
-            self._put("probes a second", arrived)
-        else:
+            if any(counts):
+                self._put("largest slot to mean", max(counts) * len(counts) / sum(counts))
+        try:
+            said = self.supervisor.components(COMMAND_SECONDS)
+        except Failed as problem:
+            self.figures.overload(self.name, self.size, f"no answer: {problem}")
             return
-        if arrived < expected * 0.9:
-            self.figures.notes.append(
-                f"{self.size} components with {self.name} probes: this machine managed {arrived:.0f} of "
-                f"{expected:.0f} probes a second"
-            )
+        probes = [one["probes"]["liveness"] for one in said]
+        failing = sum(probe["result"] == "failure" for probe in probes)
+        # Each has been probed once in the last interval, if all is well; a little later is no loss.
+        since = datetime.now(UTC) - timedelta(seconds=self.amount.interval * LATE)
+        ends = [datetime.fromisoformat(probe["at"]) for probe in probes if probe["result"] == "success"]
+        passed = sum(end > since for end in ends) / self.amount.interval
+        self._put("probes that passed, a second", passed)
+        self._put("probes that failed last", failing)
+        expected = self.size / self.amount.interval
+        if failing or passed < expected * ENOUGH:
+            told = f"{passed:.0f} of {expected:.0f} probes a second passed, {failing} failed last"
+            self.figures.overload(self.name, self.size, told)
 
     def questions(self):
         """Status, and an apply of what is there already."""
@@ -174,10 +181,6 @@ class DaemonsLife(Life):
             running = sum(one["state"] == "running" for one in said)
             if running != self.size:
                 raise Failed(f"{running} of {self.size} are running")
-            probes = [(one.get("probes") or {}).get("liveness") or {} for one in said]
-            if self.name != "none":
-                failing = sum(probe.get("result") == "failure" for probe in probes)
-                self._put("probes that failed last", failing)
         with self._about("apply, unchanged"):
             self._repeat("apply, unchanged", self.amount.applies, self.supervisor.apply)
             self._nobody_else(self.size, "an apply without a change")
@@ -200,7 +203,7 @@ class DaemonsLife(Life):
             ran = self.supervisor.apply(COMMAND_SECONDS)
             new = self._wait_for(before + 1)[before]
             if b"CHANGED=1" not in linux.environment_of(new.pid):
-                self.figures.is_wrong(f"{self.name}, {self.size} components: another one was restarted")
+                self.figures.is_wrong(self.name, self.size, "another one was restarted")
             self._put("apply, one changed", (new.nanoseconds - began) / 1e6)
             self._put("apply, one changed, until the command ends", ran.seconds * 1e3)
             self._nobody_else(before + 1, "a change of one")
@@ -210,4 +213,4 @@ class DaemonsLife(Life):
         """That a part of it died and was replaced must not go unseen."""
         for who, pid in self.pids.items():
             if not linux.alive(pid):
-                self.figures.is_wrong(f"{self.name}, {self.size} components: the {who} died")
+                self.figures.is_wrong(self.name, self.size, f"the {who} died")

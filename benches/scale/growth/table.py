@@ -26,7 +26,7 @@ ROWS = [
     ("rest: wake-ups", "/s", "probes"),
     ("rest: wake-ups, keeper", "/s", None),
     ("rest: wake-ups, engine", "/s", None),
-    ("probes a second", "", None),
+    ("probes that passed, a second", "", None),
     ("largest slot to mean", "", None),
     ("probes that failed last", "", None),
 ]
@@ -67,7 +67,7 @@ def _row(figures, sizes, subject, title, row, unit, per, interval):
         if value is None:
             cells.append(figure.problem or "")
             continue
-        each = _each(value, unit, per, size, figures.value(subject, "probes a second", size))
+        each = _each(value, unit, per, size, figures.value(subject, "probes that passed, a second", size))
         costs.append(value if each is None else each[0])
         words = f"{short(value)} {unit}".rstrip()
         if each:
