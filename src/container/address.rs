@@ -163,8 +163,8 @@ impl Surroundings {
         struct Config {
             current_context: Option<String>,
         }
-        let text = fs::read_to_string(self.config.as_ref()?.join("config.json")).ok()?;
-        serde_json::from_str::<Config>(&text).ok()?.current_context
+        let text = fs::read(self.config.as_ref()?.join("config.json")).ok()?;
+        serde_json::from_slice::<Config>(&text).ok()?.current_context
     }
 
     /// A context lies below the SHA-256 of its name.
@@ -192,7 +192,7 @@ impl Surroundings {
                 meta.display()
             )
         })?;
-        let meta: Meta = serde_json::from_str(&text)
+        let meta: Meta = serde_json::from_slice(text.as_bytes())
             .map_err(|error| format!("the container engine's context {name}: {error}"))?;
         let certificates = config.join("contexts/tls").join(&digest).join("docker");
         let tls = certificates.join("ca.pem").exists();

@@ -293,9 +293,16 @@ pub fn find(start: &Path) -> Option<PathBuf> {
 
 /// The JSON schema of the manifest, as it is kept in `schemas/`.
 #[must_use]
-pub fn schema_json() -> String {
+pub fn schema_json() -> &'static str {
+    schema::TEXT
+}
+
+/// What the types of the manifest make of it: how the file in `schemas/` is written, and nothing that a
+/// release does, so that the linker leaves it out of there.
+#[must_use]
+pub fn schema_json_of_types() -> String {
     // A map of strings and numbers can always be written.
-    let mut text = serde_json::to_string_pretty(&schema::schema()).unwrap_or_default();
+    let mut text = serde_json::to_string_pretty(&schema::of_types()).unwrap_or_default();
     text.push('\n');
     text
 }

@@ -31,6 +31,7 @@ pub(super) fn load(path: &Path, options: LoadOptions) -> Outcome {
 
 fn ask(order: &Order) -> io::Result<Outcome> {
     // The variables of the apply are in the order; the loader needs none of ours.
+    let order = serde_json::to_vec(order)?;
     let mut child = Command::new("/proc/self/exe")
         .arg0("stigmer")
         .arg("__load")
@@ -40,7 +41,7 @@ fn ask(order: &Order) -> io::Result<Outcome> {
         .stdout(Stdio::piped())
         .spawn()?;
     // Written in one piece, and read to its end before anything is answered.
-    let sent = child.stdin.take().map(|mut stdin| serde_json::to_writer(&mut stdin, order));
+    let sent = child.stdin.take().map(|mut stdin| stdin.write_all(&order));
     let mut answer = Vec::new();
     let read = child.stdout.take().map(|mut stdout| stdout.read_to_end(&mut answer));
     let status = child.wait()?;
@@ -75,9 +76,9 @@ pub fn main() -> ExitCode {
         io::stdin().lock().read_to_end(&mut order)?;
         let order: Order = serde_json::from_slice(&order)?;
         let outcome = manifest::load(&order.path, &order.options).and_then(only_trusted);
-        let mut out = io::BufWriter::new(io::stdout().lock());
-        serde_json::to_writer(&mut out, &outcome)?;
-        out.flush()
+        let outcome = serde_json::to_vec(&outcome)?;
+        let mut out = io::stdout().lock();
+        out.write_all(&outcome).and_then(|()| out.flush())
     };
     match answer() {
         Ok(()) => ExitCode::SUCCESS,

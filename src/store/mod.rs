@@ -184,7 +184,7 @@ impl Store {
         let mut rows = statement.query([])?;
         while let Some(row) = rows.next()? {
             let (name, data): (String, String) = (row.get(0)?, row.get(1)?);
-            match serde_json::from_str(&data) {
+            match serde_json::from_slice(data.as_bytes()) {
                 Ok(project) => {
                     snapshot.projects.insert(name, project);
                 }
@@ -208,9 +208,9 @@ impl Store {
             let shared = last.take().filter(|(text, _)| *text == spec).map(|(_, shared)| shared);
             let decoded = match shared {
                 Some(shared) => Ok(shared),
-                None => serde_json::from_str(&spec).map(Arc::new),
+                None => serde_json::from_slice(spec.as_bytes()).map(Arc::new),
             }
-            .and_then(|known| Ok((known, serde_json::from_str::<Component>(&state)?)));
+            .and_then(|known| Ok((known, serde_json::from_slice::<Component>(state.as_bytes())?)));
             match decoded {
                 Ok((known, component)) => {
                     last = Some((spec, known.clone()));

@@ -68,8 +68,8 @@ pub(super) async fn of(image: &str) -> Option<DockerCredentials> {
 }
 
 fn read(folder: &Path) -> Option<Config> {
-    let text = std::fs::read_to_string(folder.join("config.json")).ok()?;
-    serde_json::from_str(&text).ok()
+    let text = std::fs::read(folder.join("config.json")).ok()?;
+    serde_json::from_slice(&text).ok()
 }
 
 /// The key of an image's registry in the configuration.
