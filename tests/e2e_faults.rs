@@ -229,7 +229,8 @@ fn descriptors(pid: u32) -> usize {
 
 /// The number that the next file would get: as a limit, it leaves not one.
 fn free_descriptor(pid: u32) -> usize {
-    (0..).find(|number| !Path::new(&format!("/proc/{pid}/fd/{number}")).exists()).unwrap()
+    let is_free = |number: &usize| !Path::new(&format!("/proc/{pid}/fd/{number}")).exists();
+    (0..100_000).find(is_free).unwrap()
 }
 
 fn limit(home: &TestHome, pid: u32, descriptors: usize) {
