@@ -139,10 +139,10 @@ mod tests {
         let log = log(folder.path());
         let mut short = append(&log.path, "short\n");
         assert!(!log.look(&short).unwrap());
-        let long = "x".repeat(200);
-        append(&log.path, &long);
+        let text = "x".repeat(200);
+        append(&log.path, &text);
         assert!(log.look(&short).unwrap());
-        assert_eq!(fs::read_to_string(beside(&log.path, ".1")).unwrap(), format!("short\n{long}"));
+        assert_eq!(fs::read_to_string(beside(&log.path, ".1")).unwrap(), format!("short\n{text}"));
         short.write_all(b"after\n").unwrap();
         assert_eq!(fs::read_to_string(&log.path).unwrap(), "after\n");
         let names = fs::read_dir(folder.path()).unwrap().count();

@@ -381,7 +381,9 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let names =
             ["a.log", "b.log.20260501-093000-123.gz", "c.d.log.20260501-093000-123", "e.log.idx"];
-        names.iter().for_each(|name| fs::write(folder.path().join(name), b"").unwrap());
+        for name in names {
+            fs::write(folder.path().join(name), b"").unwrap();
+        }
         fs::write(folder.path().join("f.log.20260501-093000-123.idx"), b"").unwrap();
         let mut listing = Listing::default();
         let mut has = |name: &str| listing.has_rotated(&folder.path().join(name)).unwrap();

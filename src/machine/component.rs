@@ -276,10 +276,10 @@ impl Component {
         }
         if let Phase::Alive(alive) = &mut self.phase {
             for role in ProbeRole::ALL {
-                if let Some(probe) = alive.probes.get_mut(role) {
-                    if let Some(declared) = probe_spec(&self.spec.probes, role) {
-                        probe.resume(now, declared.interval);
-                    }
+                if let Some(probe) = alive.probes.get_mut(role)
+                    && let Some(declared) = probe_spec(&self.spec.probes, role)
+                {
+                    probe.resume(now, declared.interval);
                 }
             }
         }
