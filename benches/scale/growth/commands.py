@@ -107,7 +107,8 @@ def table(figures, declared):
         verdict = ""
         if most and value is not None and "true" not in row:
             verdict = f"aim {most:.0f} ms{'' if value <= most else ', missed'}"
-        if "mistakes" in row and (told := figures.value(SUBJECT, "mistakes told", declared)) is not None:
+        told = figures.value(SUBJECT, "mistakes told", declared) if "mistakes" in row else None
+        if told is not None:
             verdict += f"; {told:.0f} of {MISTAKES} told"
         lines.append(f"| {row} | {size or ''} | {cell} | {figure.problem or verdict} |")
     return "\n".join(lines) + "\n" if len(lines) > 2 else ""

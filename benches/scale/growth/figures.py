@@ -8,7 +8,7 @@ from harness.report import percentile
 
 
 # Characters of a problem that are shown.
-MOST_WORDS = 200
+MOST_SHOWN = 200
 
 
 @dataclass
@@ -29,7 +29,7 @@ class Figures:
     def __init__(self):
         self.by_key = {}
         self.wrong = []
-        """What stigmer did that it should not have done: whoever reads it, and the exit code, say so."""
+        """What stigmer did that it should not have done, or did not do: the run fails by it."""
         self.notes = []
         """What a reader must know besides."""
         self.overloaded = set()
@@ -110,4 +110,5 @@ def _life(subject, size):
 def _brief(problem):
     """How it begins and how it ends: a command that fails may have a line for each component."""
     text = str(problem)
-    return text if len(text) <= MOST_WORDS else f"{text[:MOST_WORDS // 2]} ... {text[-MOST_WORDS // 2:]}"
+    half = MOST_SHOWN // 2
+    return text if len(text) <= MOST_SHOWN else f"{text[:half]} ... {text[-half:]}"

@@ -1,7 +1,7 @@
 """The life of so many components, from their start to their stop.
 
-    launch ─> apply N ─> rest ─> status ─> apply again ─> change one ─> crashes one by one
-                                                                ─> storm of a tenth ─> stop ─> quit
+    launch ─> apply N ─> rest ─> status ─> apply again ─> change one
+                                   ─> crashes one by one ─> storm of a tenth ─> stop ─> quit
 
 The bare loop takes the same way, and leaves out what it cannot do. What is waited for is bounded by how
 long nothing happens, and not by how long it takes: a slow machine is no mistake.

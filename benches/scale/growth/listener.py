@@ -1,10 +1,10 @@
 """A process that accepts and closes connections, and counts when they came.
 
-    probes ──connect──> a few ports of loopback ──> one slot for each moment of CLOCK_MONOTONIC, in
-                                                    memory that is shared with whoever asks
+    probes ──connect──> a few ports of loopback ──> a slot for each moment of CLOCK_MONOTONIC,
+                                                    in memory that is shared with whoever asks
 
-It is what the tcp probes of all components are aimed at. A few ports, because a connection that was closed
-keeps its pair of ports for a minute, and there are only so many ports to call from.
+It is what the tcp probes of all components are aimed at. A few ports, because a connection that was
+closed keeps its pair of ports for a minute, and there are only so many ports to call from.
 """
 
 import os

@@ -2,9 +2,9 @@
 
     a tenth of the restarts ─> sample ─> the next tenth ─> sample ─> ...
 
-A sample is the least of several looks within a second: what a restart that is under way needs comes and goes,
-what is never given back stays. Memory may grow by a tolerance from the second tenth on, by which everything
-that is kept of a few runs has been kept; descriptors and threads may not grow at all.
+A sample is the least of several looks within a second: what a restart that is under way needs comes
+and goes, what is never given back stays. Memory may grow by a tolerance from the second tenth on, by
+which everything that is kept of a few runs has been kept; descriptors and threads may not grow.
 """
 
 import json

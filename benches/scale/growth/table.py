@@ -4,6 +4,7 @@ from harness.report import short
 
 from growth.amount import aim
 
+PASSED = "probes that passed, a second"
 # Row, its unit, and by what its cost is divided: by components, crashes of the storm, or nothing.
 ROWS = [
     ("start", "ms", "size"),
@@ -26,7 +27,7 @@ ROWS = [
     ("rest: wake-ups", "/s", "probes"),
     ("rest: wake-ups, keeper", "/s", None),
     ("rest: wake-ups, engine", "/s", None),
-    ("probes that passed, a second", "", None),
+    (PASSED, "", None),
     ("largest slot to mean", "", None),
     ("probes that failed last", "", None),
 ]
@@ -67,7 +68,8 @@ def _row(figures, sizes, subject, title, row, unit, per, interval):
         if value is None:
             cells.append(figure.problem or "")
             continue
-        each = _each(value, unit, per, size, figures.value(subject, "probes that passed, a second", size))
+        probes = figures.value(subject, PASSED, size)
+        each = _each(value, unit, per, size, probes)
         costs.append(value if each is None else each[0])
         words = f"{short(value)} {unit}".rstrip()
         if each:
