@@ -35,7 +35,9 @@ impl Terminal {
     pub(crate) fn start(home: &TestHome, arguments: &[&str]) -> Self {
         let (keys, end) = open();
         size_of(&end, 40, 100);
-        let mut command = home.command_through(&["setsid", "--ctty", "--wait"], arguments);
+        // Whoever runs the tests may have SIGHUP ignored (`nohup`), which the command would respect.
+        let through = ["env", "--default-signal=HUP", "setsid", "--ctty", "--wait"];
+        let mut command = home.command_through(&through, arguments);
         command.env("TERM", "vt100");
         let stream = || Stdio::from(clone(&end));
         let child = command.stdin(stream()).stdout(stream()).stderr(stream()).spawn();
