@@ -69,7 +69,8 @@ with_kinds! {
 
     /// A check, and how often it is made.
     struct Probe {
-        /// From the start of one run to the start of the next. Default: 10s (liveness), 5s (readiness).
+        /// From the start of one run to the start of the next; the second may come earlier, so that probes are
+        /// spread. Default: 10s (liveness), 5s (readiness).
         interval: Duration,
         /// A run that takes longer counts as failed. Default: 3s (liveness), 2s (readiness).
         timeout: Duration,
