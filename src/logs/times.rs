@@ -8,6 +8,9 @@
 //! set the clock back; positions never do. So a position is found by halving, and a time by walking
 //! back from the end, which gives what came after the clock last passed it.
 //!
+//! A rotation moves records from one index into another. So where the log begins is determined before
+//! and after looking something up, and what was looked up between two different answers is looked up again.
+//!
 //! Failure paths: no index, a damaged one, or records that vanish while reading give no time.
 
 use std::fs::File;
@@ -25,6 +28,9 @@ use super::rotated::{Rotated, Shelf, Stamp};
 /// Records in a block: 4 KiB. Compressed, they come in blocks of their own.
 const BLOCK: u64 = 256;
 const BLOCK_BYTES: usize = 4096;
+
+/// How often something is looked up while rotations interfere; each takes far longer than that.
+const TRIES: usize = 16;
 
 /// The position behind everything that was written before a time; 0 if nothing is known of it.
 #[must_use]
@@ -76,6 +82,10 @@ impl Times {
         {
             return Some(next);
         }
+        self.undisturbed(|times| times.searched(position))
+    }
+
+    fn searched(&mut self, position: u64) -> Option<(u64, Record)> {
         let base = self.live.header()?.base;
         if position >= base {
             return self.live.covering(position);
@@ -89,17 +99,35 @@ impl Times {
 
     /// The position behind the last record from before a time; `None` if there is none.
     pub(super) fn before(&mut self, limit: Timestamp) -> Option<u64> {
-        self.last(|nanos| i128::from(nanos) < limit.as_nanosecond()).map(|(end, _)| end)
+        let passes = |nanos| i128::from(nanos) < limit.as_nanosecond();
+        self.undisturbed(|times| times.last(passes)).map(|(end, _)| end)
     }
 
     /// The position up to which the log had grown at a time; `None` if all of it is from before.
     pub(super) fn until(&mut self, limit: Timestamp) -> Option<u64> {
-        match self.last(|nanos| i128::from(nanos) <= limit.as_nanosecond()) {
+        let passes = |nanos| i128::from(nanos) <= limit.as_nanosecond();
+        self.undisturbed(|times| match times.last(passes) {
             Some((_, true)) => None,
             Some((end, false)) => Some(end),
             // Without a single record nothing is known.
-            None => self.live.header().filter(|_| self.has_records()).map(|_| 0),
+            None => times.live.header().filter(|_| times.has_records()).map(|_| 0),
+        })
+    }
+
+    /// What is looked up while the log is not rotated.
+    fn undisturbed<T>(&mut self, look_up: impl Fn(&mut Self) -> T) -> T {
+        let mut before = self.live.place();
+        for _ in 0..TRIES {
+            let found = look_up(self);
+            let after = self.live.place();
+            if after == before {
+                return found;
+            }
+            self.live = Index::new(index_path(&self.log));
+            self.shelf = Shelf::new(&self.log);
+            before = after;
         }
+        look_up(self)
     }
 
     fn has_records(&mut self) -> bool {
@@ -159,6 +187,12 @@ impl Index {
 
     fn header(&self) -> Option<Header> {
         Header::load(&File::open(&self.path).ok()?).ok()?
+    }
+
+    /// Where its log begins, of the oldest and of the first that is not rotated, and which records it has.
+    fn place(&self) -> Option<(u64, u64, u64, u64)> {
+        let header = self.header()?;
+        Some((header.identity, header.first, header.base, header.dropped))
     }
 
     /// Mostly lines come one after the other: the next record is in the block already.

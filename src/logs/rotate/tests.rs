@@ -356,6 +356,54 @@ fn times_and_positions_go_with_what_is_rotated() {
 }
 
 #[test]
+fn times_are_right_also_while_the_log_is_rotated() {
+    use std::sync::Mutex;
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    for way in [Way::Collapse, Way::Truncate] {
+        let mut bench = Bench::new();
+        let log = bench.log.clone();
+        bench.write_lines(500);
+        let mut writer = bench.engine();
+        if way == Way::Collapse && !collapses(bench.folder.path()) {
+            continue;
+        }
+        // A position up to which the log had grown at a time, and has grown since.
+        let known = Mutex::new((bench.written.len() as u64, bench.now()));
+        bench.write_lines(1);
+        bench.look(&mut writer);
+        let is_over = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            let reader = scope.spawn(|| {
+                let mut looks = 0_u32;
+                while !is_over.load(Ordering::Relaxed) {
+                    let (end, at) = *known.lock().unwrap();
+                    let mut times = crate::logs::times::Times::new(&log);
+                    let since = at + Duration::from_millis(1);
+                    assert_eq!(times.before(since), Some(end), "{way:?}, {looks} looks");
+                    assert_eq!(times.until(at), Some(end), "{way:?}, {looks} looks");
+                    assert_eq!(times.at(end - 1), Some(at), "{way:?}, {looks} looks");
+                    looks += 1;
+                }
+                looks
+            });
+            for round in 0..100 {
+                bench.write_lines(500);
+                bench.look(&mut writer);
+                let mark = (bench.written.len() as u64, bench.now());
+                bench.write_lines(500);
+                bench.look(&mut writer);
+                *known.lock().unwrap() = mark;
+                bench.rotate(&mut writer, way, round % 2 == 0, STAGES.len());
+            }
+            is_over.store(true, Ordering::Relaxed);
+            let looks = reader.join().unwrap();
+            assert!(looks > 0, "{way:?}");
+        });
+    }
+}
+
+#[test]
 fn a_lost_index_costs_times_and_no_line() {
     let mut bench = Bench::new();
     let mut writer = bench.engine_of(3);
