@@ -111,7 +111,11 @@ impl Fleet {
         for member in self.bystanders() {
             let births = Births::read(&home.births_file(&member.name));
             if births.born.len() != 1 {
-                return Err(format!("{}, whom nobody touched: {births:?}", member.name));
+                return Err(format!(
+                    "{}, whom nobody touched: {births:?}\n{:#?}",
+                    member.name,
+                    home.story(&member.name)
+                ));
             }
         }
         Ok(())

@@ -194,7 +194,9 @@ impl<'a> Monkey<'a> {
         self.told.mistakes += 1;
         let good = fleet.manifest(self.home);
         let bad = match self.dice.below(5) {
-            0 => good[..good.len() / 2].to_owned(),
+            // Half a file, in the middle of a line: at the end of one it would be a manifest of half the
+            // components, which must be obeyed.
+            0 => good[..=good[..good.len() / 2].rfind('{').unwrap_or_default()].to_owned(),
             1 => good.replace("command:", "comand:"),
             2 => good + "  c000:\n    command: [\"true\"]\n",
             3 => String::new(),
