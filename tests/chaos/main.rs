@@ -110,13 +110,13 @@ fn run(options: &Options, seed: u64) -> Result<(), String> {
         }
     }
     calm::stop_all(&home, &fleet, &mut monkey)?;
-    let zombies = observer.end()?;
+    let (longest_zombie, whose) = observer.end()?;
     let sums = books::check(&home, &fleet)?;
     println!(
         "chaos: seed {seed}, {rounds} rounds in {:.0?}: {}\n\
          {} processes, 0 doubled; {} bystanders, 0 lost; as declared after at most {longest:.1?}\n\
          {} lines in {} files, 0 lost, 0 doubled, {} cut off by a kill\n\
-         zombies for at most {} ms; {growth}",
+         zombies for at most {} ms{}; {growth}",
         began.elapsed(),
         monkey.told,
         sums.processes,
@@ -124,7 +124,8 @@ fn run(options: &Options, seed: u64) -> Result<(), String> {
         sums.lines,
         sums.files,
         sums.cut,
-        zombies.as_millis(),
+        longest_zombie.as_millis(),
+        if longest_zombie.is_zero() { String::new() } else { format!(" ({whose})") },
     );
     let down = home.run(["down", "--all"]);
     drop(disk);

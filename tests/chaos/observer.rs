@@ -46,14 +46,14 @@ impl Observer {
         Ok(())
     }
 
-    /// Whether all was well; the longest time for which there was a zombie.
-    pub(crate) fn end(mut self) -> Result<Duration, String> {
+    /// Whether all was well; the longest time for which there was a zombie, and which.
+    pub(crate) fn end(mut self) -> Result<(Duration, String), String> {
         self.seen.is_over.store(true, Ordering::Relaxed);
         if let Some(thread) = self.thread.take() {
             thread.join().map_err(|_| "the observer has panicked")?;
         }
         self.check()?;
-        Ok(self.seen.longest.lock().unwrap_or_else(PoisonError::into_inner).0)
+        Ok(self.seen.longest.lock().unwrap_or_else(PoisonError::into_inner).clone())
     }
 }
 
@@ -73,7 +73,7 @@ fn look(seen: &Seen, program: &Path) {
     }
 }
 
-/// Pid and start time of each zombie whose parent executes `program`.
+/// Pid, name and start time of each zombie whose parent executes `program`.
 fn zombies_of(program: &Path) -> Vec<(u32, String)> {
     let Ok(entries) = fs::read_dir("/proc") else { return Vec::new() };
     entries.flatten().filter_map(|entry| zombie(&entry.path(), program)).collect()
@@ -82,11 +82,13 @@ fn zombies_of(program: &Path) -> Vec<(u32, String)> {
 fn zombie(folder: &Path, program: &Path) -> Option<(u32, String)> {
     let pid: u32 = folder.file_name()?.to_str()?.parse().ok()?;
     let stat = fs::read_to_string(folder.join("stat")).ok()?;
-    let fields: Vec<&str> = stat.rsplit_once(") ")?.1.split(' ').collect();
+    let (name, fields) = stat.rsplit_once(") ")?;
+    let fields: Vec<&str> = fields.split(' ').collect();
     if *fields.first()? != "Z" {
         return None;
     }
     let parent = PathBuf::from("/proc").join(fields.get(1)?).join("exe");
     let is_ours = fs::read_link(parent).is_ok_and(|path| path == program);
-    is_ours.then(|| (pid, (*fields.get(19).unwrap_or(&"")).to_owned()))
+    let name = name.rsplit_once('(').map_or("", |(_, name)| name);
+    is_ours.then(|| (pid, format!("{name}, started at {}", fields.get(19).unwrap_or(&""))))
 }
