@@ -6,6 +6,8 @@
 //! ```
 //!
 //! After the first success the next turn comes early, by a share of the interval that is the probe's own.
+//! Turns after a success begin at whole parts of the interval, each of which may be that of several probes:
+//! a thousand probes wake the daemon a few times a second rather than a hundred times.
 //!
 //! A probe never overlaps itself: it is either idle or running. Missed turns are skipped rather than
 //! made up for, so that a daemon that was suspended does not probe in a burst.
@@ -19,6 +21,10 @@ use crate::model::spec::ProbeSpec;
 
 /// Probes with at least this interval are spread over it; the others come often enough.
 const SPREAD: Duration = Duration::from_secs(1);
+
+/// Into so many parts an interval is divided; a turn begins with one of them. 50 ms of 10 s: nobody sees it,
+/// and even with ten thousand probes few come at one time.
+const PARTS: u32 = 200;
 
 /// The state of one probe.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
@@ -145,8 +151,13 @@ impl ProbeRun {
         }
         let is_first = self.last.is_none() && outcome.is_ok();
         let early = if is_first && spec.interval >= SPREAD { place.clamp(0.0, 1.0) } else { 0.0 };
-        let pause = spec.interval.mul_f64(1.0 - early);
-        self.turn = Turn::Idle { due: (since + pause).max(now) };
+        let mut due = since + spec.interval.mul_f64(1.0 - early);
+        // What fails is counted in whole intervals; what passes may be a part early, once: from then on
+        // turns are an interval apart.
+        if outcome.is_ok() && spec.interval >= SPREAD {
+            due = whole_part(due, spec.interval);
+        }
+        self.turn = Turn::Idle { due: due.max(now) };
         self.streak = match (&outcome, self.streak) {
             (Ok(()), Streak::Successes(count)) => Streak::Successes(count.saturating_add(1)),
             (Ok(()), Streak::Failures(_)) => Streak::Successes(1),
@@ -197,6 +208,12 @@ impl ProbeRun {
         let count = self.streak.count().min(spec.failure_threshold);
         Some(format!("{failure} ({count}/{})", spec.failure_threshold))
     }
+}
+
+/// The last time before this one, or this one itself, at which a part of the interval begins.
+fn whole_part(at: Time, interval: Duration) -> Time {
+    let part = u64::try_from((interval / PARTS).as_nanos()).unwrap_or(u64::MAX).max(1);
+    Time::from_nanos(at.as_nanos() / part * part)
 }
 
 #[cfg(test)]
@@ -260,6 +277,28 @@ mod tests {
             let fair = count / 10;
             assert!(slots.iter().all(|slot| slot.abs_diff(fair) <= fair / 10 + 1), "{slots:?}");
         }
+    }
+
+    #[test]
+    fn turns_that_pass_share_their_times_and_are_an_interval_apart() {
+        let begin = Time::from_nanos(100_123_456_789);
+        let spec = spec(INTERVAL);
+        let (late, part) = (Duration::from_micros(300), 50_000_000);
+        let mut times = std::collections::BTreeSet::new();
+        for run in 0..1_000 {
+            let mut probe = ProbeRun::new(begin);
+            let second = turn(&mut probe, begin, true, &spec, RunId(run).place(1));
+            // One whose place is the last does not come before its own turn.
+            assert!(second == begin || second.as_nanos().is_multiple_of(part), "{second:?}");
+            // Begun a little late, as turns are.
+            let third = turn(&mut probe, second + late, true, &spec, 0.5);
+            assert_eq!(third, whole_part(second, INTERVAL) + INTERVAL);
+            // A failure is no reason to come early for the next one.
+            let fourth = turn(&mut probe, third + late, false, &spec, 0.5);
+            assert_eq!(fourth, third + late + INTERVAL);
+            times.insert(second);
+        }
+        assert!(times.len() <= 201, "{}", times.len());
     }
 
     #[test]
