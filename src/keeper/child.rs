@@ -38,7 +38,7 @@ use rustix::io::Errno;
 use rustix::process::{Resource, Signal};
 
 use super::clock;
-use super::identity::{self, Identity, Stat};
+use super::identity::Identity;
 use super::record::{self, Record};
 use super::spawn::{FAILED, Ground, Launch, Log, READY};
 use super::sys;
@@ -178,10 +178,7 @@ fn end_if_orphaned(ground: &Ground) {
 /// Writes the record with one call, so that it is there or is torn, and never overwrites one.
 fn write_record(launch: &Launch, ground: &Ground) -> Result<Identity, Failure> {
     let fail = |errno| Failure::at(LaunchStage::Record)(errno);
-    let pid = std::process::id();
-    let inode = identity::open(pid).map_or(0, |pidfd| identity::inode(pidfd.as_fd()));
-    let start_ticks = Stat::read(pid).map_or(0, |stat| stat.start_ticks);
-    let identity = Identity { pid, inode, start_ticks };
+    let identity = Identity::own();
     let record = Record {
         run: launch.run,
         key: launch.key.clone(),

@@ -8,6 +8,9 @@
 //! `send` never waits: the supervisor's loop calls it. What the socket does not take at once is queued,
 //! and whoever waits in `recv` sends it on. Order is kept.
 //!
+//! What is sent while messages are gathered, and is short, goes in packets of many: a thousand signals are
+//! one, so that the last is sent before the keeper is busy with the ends that come of the first.
+//!
 //! Failure paths: the end of the connection means that the keeper is gone; `recv` says `None`, and so
 //! does every later call. A message that cannot be understood is an error of that message alone; the
 //! next call goes on with the next one.
@@ -23,11 +26,15 @@ use tokio::io::{Interest, Ready};
 use tokio::sync::Notify;
 
 use super::socket::{self, Packet, Received, Sent};
-use super::wire::{FromKeeper, ToKeeper};
+use super::wire::{FromKeeper, Several, ToKeeper};
 use crate::crash;
 
 /// The number of the descriptor that the keeper starts the engine with.
 pub const ENGINE_FD: i32 = 3;
+
+/// Longer messages are not gathered, and a packet of gathered ones is not longer than that by much.
+const SHORT: usize = 64;
+const PACKET: usize = 16 * 1024;
 
 /// How long a keeper that takes none of the last words is waited for.
 const DEAF: Duration = Duration::from_secs(10);
@@ -37,6 +44,8 @@ const DEAF: Duration = Duration::from_secs(10);
 pub struct KeeperClient {
     socket: AsyncFd<OwnedFd>,
     queue: Mutex<VecDeque<Packet>>,
+    /// Short messages that will go together, while they are gathered.
+    gathered: Mutex<Option<Gathered>>,
     /// Wakes a waiting `recv` when something is queued.
     queued: Notify,
 }
@@ -49,6 +58,7 @@ impl KeeperClient {
         Ok(Self {
             socket: register(socket)?,
             queue: Mutex::new(VecDeque::new()),
+            gathered: Mutex::new(None),
             queued: Notify::new(),
         })
     }
@@ -103,8 +113,44 @@ impl KeeperClient {
     pub fn send(&self, message: &ToKeeper, descriptors: &[BorrowedFd<'_>]) -> io::Result<()> {
         let mut bytes = Vec::new();
         message.encode(&mut bytes);
+        if descriptors.is_empty() && bytes.len() <= SHORT {
+            let full = match &mut *lock(&self.gathered) {
+                Some(gathered) => {
+                    gathered.add(bytes);
+                    if gathered.length() < PACKET {
+                        return Ok(());
+                    }
+                    gathered.take()
+                }
+                None => Some(bytes),
+            };
+            return self.put(full.unwrap_or_default(), Vec::new());
+        }
+        // Order is kept.
+        self.put_gathered()?;
         let copies = descriptors.iter().map(BorrowedFd::try_clone_to_owned);
-        let packet = Packet::new(bytes, copies.collect::<io::Result<_>>()?)?;
+        self.put(bytes, copies.collect::<io::Result<_>>()?)
+    }
+
+    /// From now on short messages are gathered, to go together.
+    pub fn gather(&self) {
+        lock(&self.gathered).get_or_insert_default();
+    }
+
+    /// Sends what was gathered, and gathers no more. Fails if the keeper is gone.
+    pub fn release(&self) -> io::Result<()> {
+        let sent = self.put_gathered();
+        *lock(&self.gathered) = None;
+        sent
+    }
+
+    fn put_gathered(&self) -> io::Result<()> {
+        let packet = lock(&self.gathered).as_mut().and_then(Gathered::take);
+        packet.map_or(Ok(()), |packet| self.put(packet, Vec::new()))
+    }
+
+    fn put(&self, bytes: Vec<u8>, descriptors: Vec<OwnedFd>) -> io::Result<()> {
+        let packet = Packet::new(bytes, descriptors)?;
         let is_first = {
             let mut queue = self.queue();
             queue.push_back(packet);
@@ -154,9 +200,43 @@ impl KeeperClient {
         Ok(Sent::Done)
     }
 
-    /// A panic elsewhere leaves the queue as it was: there is nothing that could be half done.
     fn queue(&self) -> MutexGuard<'_, VecDeque<Packet>> {
-        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.queue)
+    }
+}
+
+/// A panic elsewhere leaves it as it was: there is nothing that could be half done.
+fn lock<T>(shared: &Mutex<T>) -> MutexGuard<'_, T> {
+    shared.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Messages that wait to go together. One alone goes as it is.
+#[derive(Debug, Default)]
+struct Gathered {
+    first: Option<Vec<u8>>,
+    several: Several,
+}
+
+impl Gathered {
+    fn add(&mut self, message: Vec<u8>) {
+        if self.several.is_empty() && self.first.is_none() {
+            self.first = Some(message);
+            return;
+        }
+        if let Some(first) = self.first.take() {
+            self.several.add(&first);
+        }
+        self.several.add(&message);
+    }
+
+    fn length(&self) -> usize {
+        self.several.length()
+    }
+
+    /// The packet; `None` if there is nothing.
+    fn take(&mut self) -> Option<Vec<u8>> {
+        let several = std::mem::take(&mut self.several);
+        self.first.take().or_else(|| (!several.is_empty()).then(|| several.into_bytes()))
     }
 }
 
@@ -170,6 +250,7 @@ fn register(socket: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::keeper::wire;
     use crate::model::RunId;
 
     fn drain(socket: &OwnedFd, messages: &mut Vec<ToKeeper>) -> bool {
@@ -249,6 +330,47 @@ mod tests {
         }
         client.sent_unless_deaf(DEAF / 10).await;
         assert!(client.backlog() > 0);
+    }
+
+    #[tokio::test(flavor = "current_thread")]
+    async fn what_is_gathered_goes_together_and_in_order() {
+        let (mine, theirs) = socket::pair().unwrap();
+        let client = KeeperClient::from_fd(mine).unwrap();
+        let packets = || {
+            let mut packets: Vec<Vec<ToKeeper>> = Vec::new();
+            let mut buffer = vec![0; 64 * 1024];
+            while let Received::Short(length) =
+                socket::receive(theirs.as_fd(), &mut buffer, &mut Vec::new()).unwrap()
+            {
+                let messages = wire::messages(&buffer[..length]);
+                packets.push(messages.collect::<Result<_, _>>().unwrap());
+            }
+            packets
+        };
+        let ack = |run| ToKeeper::Ack { run: RunId(run) };
+        let long = ToKeeper::Hold { name: "x".repeat(SHORT) };
+        client.gather();
+        client.send(&ack(1), &[]).unwrap();
+        assert!(packets().is_empty());
+        client.send(&long, &[]).unwrap();
+        for run in 2..=4 {
+            client.send(&ack(run), &[]).unwrap();
+        }
+        client.release().unwrap();
+        client.send(&ack(5), &[]).unwrap();
+        client.gather();
+        client.release().unwrap();
+        let sent = packets();
+        assert_eq!(sent, [vec![ack(1)], vec![long], vec![ack(2), ack(3), ack(4)], vec![ack(5)]]);
+        client.gather();
+        let many: Vec<_> = (0..5_000).map(ack).collect();
+        for message in &many {
+            client.send(message, &[]).unwrap();
+        }
+        client.release().unwrap();
+        let sent = packets();
+        assert!((2..10).contains(&sent.len()), "{}", sent.len());
+        assert_eq!(sent.concat(), many);
     }
 
     #[tokio::test(flavor = "current_thread")]

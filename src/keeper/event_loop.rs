@@ -11,9 +11,10 @@
 //! Invariants: nothing here blocks but `epoll_wait`; with nothing to do the process does not wake up.
 //! Whatever the engine sends or does not send, the keeper lives on.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::io;
 use std::os::fd::OwnedFd;
+use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -39,7 +40,7 @@ use super::wire::Containment;
 use super::{clock, identity, lock, succession, sys};
 use crate::crash;
 use crate::home::{HomeError, private_folder};
-use crate::model::Time;
+use crate::model::{RunId, Time};
 
 /// How long a keeper waits for a lock that the children of a killed one may still hold.
 const PATIENCE: Duration = Duration::from_millis(200);
@@ -51,6 +52,11 @@ const BLIND_LOOK: Duration = Duration::from_secs(1);
 /// After so many launches in a row, the memory that they needed is given back once it has been quiet.
 const MANY: u32 = 64;
 const QUIET: Duration = Duration::from_secs(1);
+
+/// Runs that are cleaned up after in a row, while nothing else is to be done.
+const LEFTOVERS: usize = 16;
+/// Beyond this, also while there is something to be done.
+const MOST_LEFTOVERS: usize = 16 * 1024;
 
 /// The engines in a row that may fail to carry out an asked-for end before the keeper gives up on them.
 const TRIES_TO_END: u32 = 3;
@@ -138,6 +144,10 @@ pub(super) struct Keeper {
     pub(super) freezers: BTreeMap<u32, Freezer>,
     pub(super) held: BTreeMap<String, OwnedFd>,
     pub(super) spare: Spare,
+    /// Children may have ended that no signal tells of.
+    pub(super) is_unswept: bool,
+    /// What is to be removed of runs that are forgotten: their records, and their cgroups.
+    pub(super) leftovers: VecDeque<(RunId, Option<Box<Path>>)>,
     /// When to look again at trees that are watched by nothing.
     pub(super) blind_look: Option<Time>,
     /// Launches since memory was given back, and when that is to be done.
@@ -225,6 +235,8 @@ impl Keeper {
             freezers: BTreeMap::new(),
             held,
             spare: Spare::default(),
+            is_unswept: false,
+            leftovers: VecDeque::new(),
             blind_look: None,
             launches: 0,
             tidy_at: None,
@@ -267,13 +279,25 @@ impl Keeper {
                 crate::memory::give_back();
             }
             self.tell();
+            if self.is_unswept {
+                if let Some(code) = self.reap_children() {
+                    return code;
+                }
+                self.tell();
+            }
             let due = [self.engine.due(), self.blind_look, self.tidy_at];
-            let timeout = due.into_iter().flatten().min().map(|due| due.since(now));
+            let mut timeout = due.into_iter().flatten().min().map(|due| due.since(now));
+            if !self.leftovers.is_empty() {
+                timeout = Some(Duration::ZERO);
+            }
             if let Err(errno) = self.poller.wait(&mut events, timeout) {
                 // Only a bug makes epoll fail. Ending is the way that loses nothing: the next daemon
                 // adopts what runs.
                 say(format_args!("cannot wait for events: {errno}"));
                 return ExitCode::FAILURE;
+            }
+            if events.is_empty() || self.leftovers.len() > MOST_LEFTOVERS {
+                self.clean_up(LEFTOVERS);
             }
             for event in &events {
                 let source = Poller::source(event);
@@ -295,17 +319,17 @@ impl Keeper {
     }
 
     fn handle_signals(&mut self) -> Option<ExitCode> {
+        let mut ended = Vec::new();
         while let Ok(Some(signal)) = self.signals.read_signal() {
             match i32::try_from(signal.ssi_signo).unwrap_or(0) {
-                libc::SIGCHLD => {}
+                libc::SIGCHLD => ended.push(signal.ssi_pid),
                 libc::SIGHUP if !self.terminal_is_gone() => {
                     self.outbox.matters.insert(Matter::Reload);
                 }
                 number => self.ask_to_end(number),
             }
         }
-        // Always, because signals of one kind are merged.
-        self.reap_children()
+        self.reap_known(&ended)
     }
 
     /// SIGHUP means two things: read the manifests again, or, to a keeper that belongs to a terminal,
@@ -411,7 +435,8 @@ impl Keeper {
         self.blind_look.get_or_insert(clock::now() + BLIND_LOOK);
     }
 
-    fn tidy(&self) {
+    fn tidy(&mut self) {
+        self.clean_up(usize::MAX);
         if let Some(groups) = &self.groups {
             groups.tidy();
         }

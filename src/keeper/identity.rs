@@ -29,8 +29,20 @@ pub struct Identity {
     pub pid: u32,
     /// The inode of its pidfd; 0 where the kernel has no pidfs.
     pub inode: u64,
-    /// Its start time in clock ticks since boot.
+    /// Its start time in clock ticks since boot; 0 where the inode says enough.
     pub start_ticks: u64,
+}
+
+impl Identity {
+    /// That of the calling process.
+    pub(super) fn own() -> Self {
+        let pid = std::process::id();
+        let inode = open(pid).map_or(0, |pidfd| inode(pidfd.as_fd()));
+        // A look into /proc is dear: the kernel makes a folder for the process, and removes it with its end.
+        let is_needed = inode == 0;
+        let stat = is_needed.then(|| Stat::read(pid)).flatten();
+        Self { pid, inode, start_ticks: stat.map_or(0, |stat| stat.start_ticks) }
+    }
 }
 
 /// The kernel's id of this boot.

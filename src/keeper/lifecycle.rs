@@ -44,32 +44,73 @@ use crate::model::{Exit, ExitStatus, LaunchStage, RunId};
 const KILL_PASSES: u32 = 32;
 
 impl Keeper {
-    /// Reaps every child that has ended. Some code if the daemon ends.
-    pub(super) fn reap_children(&mut self) -> Option<ExitCode> {
+    /// Reaps the children that are said to have ended, and acts on that. Some code if the daemon ends.
+    ///
+    /// Signals of one kind are merged, so that others may have ended as well. Looking for these takes the
+    /// longer the more children there are, and whoever waits for the ends that are known need not wait
+    /// for that: it is put off until they are told.
+    pub(super) fn reap_known(&mut self, pids: &[u32]) -> Option<ExitCode> {
+        self.is_unswept = true;
         let mut code = None;
         let mut ended = Vec::new();
-        while let Some(reaped) = sys::reap() {
-            crash::point("reaped");
-            if self.engine.pid() == Some(reaped.pid) {
-                code = code.or(self.engine_ended(reaped.status));
-            } else if let Some(run) = self.table.pids.remove(&reaped.pid) {
-                self.main_reaped(run, &reaped);
-                ended.push(run);
-            } else if let Some(freezer) = self.freezers.remove(&reaped.pid) {
-                self.freezer_ended(freezer);
+        for pid in pids {
+            if let Some(reaped) = sys::reap(Some(*pid)) {
+                code = code.or(self.reaped(&reaped, &mut ended));
             }
-            // Anything else is an orphan that some run left to us: its end is noticed by whoever
-            // waits for the tree.
         }
+        // Without a group, orphans that have ended as well must be gone before the look at the tree.
+        let is_grouped = |run: &RunId| self.table.get(*run).is_some_and(|run| run.group.is_some());
+        if !ended.iter().all(is_grouped) {
+            code = code.or(self.sweep(&mut ended));
+        }
+        self.settle_all(ended);
+        code
+    }
+
+    /// Reaps every child that has ended. Some code if the daemon ends.
+    pub(super) fn reap_children(&mut self) -> Option<ExitCode> {
+        let mut ended = Vec::new();
+        let code = self.sweep(&mut ended);
+        self.settle_all(ended);
+        code
+    }
+
+    /// Whatever has ended, and was not known to have.
+    fn sweep(&mut self, ended: &mut Vec<RunId>) -> Option<ExitCode> {
+        self.is_unswept = false;
+        let mut code = None;
+        while let Some(reaped) = sys::reap(None) {
+            code = code.or(self.reaped(&reaped, ended));
+        }
+        // Only now: several may have been killed for want of memory at one time.
         self.oom_kills.look();
-        // Only now, so that orphans that have ended as well are not found by the look at the trees.
+        code
+    }
+
+    fn reaped(&mut self, reaped: &Reaped, ended: &mut Vec<RunId>) -> Option<ExitCode> {
+        crash::point("reaped");
+        if self.engine.pid() == Some(reaped.pid) {
+            return self.engine_ended(reaped.status);
+        }
+        if let Some(run) = self.table.pids.remove(&reaped.pid) {
+            self.main_reaped(run, reaped);
+            ended.push(run);
+        } else if let Some(freezer) = self.freezers.remove(&reaped.pid) {
+            self.freezer_ended(freezer);
+        }
+        // Anything else is an orphan that some run left to us: its end is noticed by whoever
+        // waits for the tree.
+        None
+    }
+
+    /// Looks at the trees of runs whose main process was reaped.
+    fn settle_all(&mut self, ended: Vec<RunId>) {
         for run in ended {
             self.settle(run);
         }
         if self.blind_look.is_some() {
             self.settle_blind();
         }
-        code
     }
 
     /// The barrier of a launch has something to say.
@@ -371,20 +412,35 @@ impl Keeper {
         }
     }
 
-    /// Forgets a run, with its record and its cgroup.
+    /// Forgets a run. Its record and its cgroup are removed when there is nothing else to do: nobody waits
+    /// for that, and a daemon that comes before sees that nothing of the run is left.
     pub(super) fn forget(&mut self, id: RunId) {
-        self.remove_traces(id);
-        self.table.remove(id);
+        if let Some(run) = self.table.remove(id) {
+            self.leftovers.push_back((id, run.group));
+        }
+    }
+
+    /// Removes some of what is left of runs that are forgotten.
+    pub(super) fn clean_up(&mut self, most: usize) {
+        for (id, group) in self.leftovers.drain(..most.min(self.leftovers.len())) {
+            remove_record(&self.ground.records, id);
+            if let Some(group) = group.as_deref() {
+                cgroup::remove(group);
+            }
+        }
     }
 
     fn remove_traces(&self, id: RunId) {
-        let name = record::file_name(id);
-        let _ = rustix::fs::unlinkat(&self.ground.records, name, AtFlags::empty());
-        crash::point("the record is removed");
+        remove_record(&self.ground.records, id);
         if let Some(group) = self.table.get(id).and_then(|run| run.group.as_deref()) {
             cgroup::remove(group);
         }
     }
+}
+
+fn remove_record(records: &OwnedFd, id: RunId) {
+    let _ = rustix::fs::unlinkat(records, record::file_name(id), AtFlags::empty());
+    crash::point("the record is removed");
 }
 
 /// Acts on each process of a group. Between the list and the pidfd the number may have gone to somebody

@@ -19,7 +19,7 @@ use super::record::{self, Record};
 use super::socket::{self, Received};
 use super::spawn::{Launch, MAX_RUN};
 use super::table::{Handle, News, Origin, Phase, Run, Tree};
-use super::wire::{Adopt, LaunchFailure, MAX_NAME, Scope, Spawn, ToKeeper};
+use super::wire::{self, Adopt, LaunchFailure, MAX_NAME, Scope, Spawn, ToKeeper};
 use super::{cgroup, clock, sys, tree};
 use crate::crash;
 use crate::model::{Exit, RunId};
@@ -50,11 +50,13 @@ impl Keeper {
         let turn = if self.engine.pid().is_some() { TURN } else { LAST_TURN };
         for _ in 0..turn {
             let Some(engine) = self.engine.socket() else { break };
-            let message = match socket::receive(engine.as_fd(), &mut buffer, &mut descriptors) {
-                Ok(Received::Short(length)) => {
-                    ToKeeper::decode(&buffer[..length.min(buffer.len())])
+            let long;
+            let packet = match socket::receive(engine.as_fd(), &mut buffer, &mut descriptors) {
+                Ok(Received::Short(length)) => &buffer[..length.min(buffer.len())],
+                Ok(Received::Long(bytes)) => {
+                    long = bytes;
+                    long.as_slice()
                 }
-                Ok(Received::Long(bytes)) => ToKeeper::decode(&bytes),
                 Ok(Received::Garbage(why)) => {
                     self.mention_garbage(&why);
                     continue;
@@ -65,13 +67,16 @@ impl Keeper {
                     break;
                 }
             };
-            match message {
-                Ok(message) => {
-                    crash::point("a request is there");
-                    self.handle_request(message, descriptors.drain(..).next());
-                    crash::point("a request is carried out");
+            let mut descriptor = descriptors.drain(..).next();
+            for message in wire::messages(packet) {
+                match message {
+                    Ok(message) => {
+                        crash::point("a request is there");
+                        self.handle_request(message, descriptor.take());
+                        crash::point("a request is carried out");
+                    }
+                    Err(error) => self.mention_garbage(&error),
                 }
-                Err(error) => self.mention_garbage(&error),
             }
         }
         self.buffer = buffer;

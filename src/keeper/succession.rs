@@ -119,7 +119,9 @@ impl Keeper {
 
     /// Executes a program that takes over. Comes back only with the reason why that cannot be; then
     /// everything is as before.
-    fn hand_over(&self, program: &CString, may_go_back: bool) -> io::Error {
+    fn hand_over(&mut self, program: &CString, may_go_back: bool) -> io::Error {
+        // It is not a part of the estate.
+        self.clean_up(usize::MAX);
         let (bytes, mut passed) = estate::write(&self.contents());
         let memory = match sealed(&bytes, MemfdFlags::empty()) {
             Ok(memory) => memory,

@@ -92,13 +92,18 @@ pub(super) struct Reaped {
     pub(super) cpu: Duration,
 }
 
-/// Takes one ended child, if there is one.
+/// Takes one ended child, if there is one: the first that is found among all, or the one with this pid.
+/// The kernel looks through all children for the first, and knows where the other is.
 #[expect(unsafe_code, reason = "wait4 has no wrapper that returns the usage")]
-pub(super) fn reap() -> Option<Reaped> {
+pub(super) fn reap(pid: Option<u32>) -> Option<Reaped> {
+    let wanted = match pid {
+        Some(pid) => i32::try_from(pid).ok().filter(|pid| *pid > 0)?,
+        None => -1,
+    };
     let mut status = 0;
     let mut usage = std::mem::MaybeUninit::<libc::rusage>::zeroed();
     // SAFETY: both pointers are valid for writes for the length of the call.
-    let pid = unsafe { libc::wait4(-1, &raw mut status, libc::WNOHANG, usage.as_mut_ptr()) };
+    let pid = unsafe { libc::wait4(wanted, &raw mut status, libc::WNOHANG, usage.as_mut_ptr()) };
     let pid = u32::try_from(pid).ok().filter(|pid| *pid > 0)?;
     // SAFETY: zeroed is a valid value of this plain structure, and the kernel has filled it.
     let usage = unsafe { usage.assume_init() };

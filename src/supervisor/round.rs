@@ -387,12 +387,16 @@ impl Supervisor {
         let (last, first): (Vec<_>, Vec<_>) = round.effects.into_iter().partition(|(_, effect)| {
             matches!(effect, Effect::Forget { run } if !self.runner.has_container(*run))
         });
+        self.keeper.gather();
         for (instance, effect) in first.into_iter().chain(last) {
             crash::point("effect");
             let base_env = self.base_envs.get(&instance.project).unwrap_or(&nothing).clone();
             if let Err(error) = self.runner.perform(&instance, effect, &base_env) {
                 tracing::error!(%instance, %error, "the keeper does not take orders");
             }
+        }
+        if let Err(error) = self.keeper.release() {
+            tracing::error!(%error, "the keeper does not take orders");
         }
         if !round.declared.is_empty() || !round.removed.is_empty() {
             let any = !self.containers().is_empty();

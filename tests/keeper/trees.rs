@@ -132,7 +132,7 @@ fn a_group_that_a_component_made_inside_its_own_is_removed_with_it() {
     assert_eq!(code(&bench.exited(spawned.run)), ExitStatus::Signal(15));
     bench.send(&ToKeeper::Ack { run: spawned.run });
     assert!(bench.list().is_empty());
-    assert!(!group.exists());
+    until("its group is gone", || (!group.exists()).then_some(()));
 }
 
 #[test]

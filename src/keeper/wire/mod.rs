@@ -26,14 +26,16 @@ pub(super) use from_keeper::{
     write_failure,
 };
 
+pub use to_keeper::{Several, messages};
+
 use std::time::Duration;
 
 use crate::model::spec::{LimitSpec, Rlimit};
 use crate::model::{Exit, LaunchStage, RunId, Time};
 
 /// The version of this protocol. 2: a keeper that can be replaced in place. 3: sockets that are handed
-/// down.
-pub const VERSION: u32 = 3;
+/// down. 4: several messages in one packet.
+pub const VERSION: u32 = 4;
 
 /// The longest message in bytes; beyond it a message is refused by both sides. The kernel refuses
 /// arguments and environment of more than 6 MiB anyway.
