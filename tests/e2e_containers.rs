@@ -4,6 +4,8 @@
 
 #[expect(dead_code, reason = "this crate uses a part of the harness")]
 mod support;
+#[path = "support/tls_front.rs"]
+mod tls_front;
 
 use std::sync::{Arc, Mutex};
 
@@ -535,4 +537,55 @@ fn a_hundred_containers_come_and_go() {
     assert_eq!(lock(&bench.engine).with_label(&label).len(), 100);
     bench.home.run(["down", "--timeout", "5m"]).expect_code(0);
     assert_eq!(lock(&bench.engine).with_label(&label).len(), 0);
+}
+
+/// The first command, which starts the daemon: it finds its engine in this environment.
+fn apply_by_tls(home: &TestHome, port: u16, certificates: &str) -> support::command::Output {
+    let mut command = home.command(["apply", "--timeout", "30s"]);
+    command
+        .env("DOCKER_HOST", format!("tcp://127.0.0.1:{port}"))
+        .env("DOCKER_TLS_VERIFY", "1")
+        .env("DOCKER_CERT_PATH", home.file(certificates));
+    home.run_command(command)
+}
+
+#[test]
+fn an_engine_behind_tls_is_used_with_the_certificates_of_its_clients() {
+    let Some(bench) = Bench::new() else { return };
+    let host = lock(&bench.engine).host().map(str::to_owned);
+    let socket = host.unwrap_or_else(|| "unix:///var/run/docker.sock".to_owned());
+    let Some(socket) = socket.strip_prefix("unix://") else { return };
+    let port = tls_front::start(socket.into());
+    bench.home.folder("certificates");
+    for (name, pem) in tls_front::CLIENT {
+        bench.home.write(format!("certificates/{name}"), pem);
+    }
+    bench.manifest(&web(""));
+    apply_by_tls(&bench.home, port, "certificates").expect_code(0);
+    // Events, one after the other, come by the same way.
+    let first = bench.id_of("web");
+    bench.docker(&["kill", &first]);
+    bench.wait_replaced("web", &first);
+    // And so does a connection that becomes a stream of two halves.
+    let said = bench.home.run(["exec", "web", "--", "echo", "from inside"]);
+    assert_eq!(said.expect_code(0).stdout, "from inside\n");
+}
+
+#[test]
+fn certificates_that_are_missing_or_of_somebody_else_are_named() {
+    let Some(bench) = Bench::new() else { return };
+    let port = tls_front::start("/nonexistent".into());
+    bench.manifest(&web(""));
+    bench.home.folder("none");
+    apply_by_tls(&bench.home, port, "none").expect_code(3);
+    let shown = bench.home.run(["status", "web"]).stdout;
+    let folder = bench.home.file("none").display().to_string();
+    for part in [
+        "certificates cannot be used",
+        &format!("{folder}/ca.pem: No such file"),
+        "DOCKER_CERT_PATH",
+    ] {
+        assert!(shown.contains(part), "{part}: {shown}");
+    }
+    assert!(!shown.contains("cannot be understood"), "{shown}");
 }

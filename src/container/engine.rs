@@ -21,6 +21,7 @@ use tokio::time::Instant;
 use super::address::{Address, Found, Surroundings};
 use super::error::EngineError;
 use super::exec::Commands;
+use super::raw;
 
 /// A question that the engine answers from memory.
 pub(super) const QUICK: Duration = Duration::from_secs(5);
@@ -152,6 +153,9 @@ impl Engine {
         let found =
             self.0.surroundings.find().map_err(|message| EngineError::unreachable(&message))?;
         let place = found.address.as_url();
+        if let Address::Tls { certificates, .. } = &found.address {
+            raw::check(certificates).map_err(|message| EngineError::certificates(&message))?;
+        }
         let client =
             client(&found.address).map_err(|error| EngineError::of("connect", &place, &error))?;
         let negotiated = within(QUICK, "version", &place, client.negotiate_version()).await?;

@@ -83,6 +83,15 @@ impl EngineError {
         Self::Unreachable { message: message.to_owned(), hint: hint.to_owned() }
     }
 
+    /// The engine is to be spoken to with certificates, and these are of no use.
+    #[must_use]
+    pub fn certificates(message: &str) -> Self {
+        let hint = "put ca.pem, cert.pem and key.pem into that folder, or name another one: \
+                    DOCKER_CERT_PATH in the environment of the daemon";
+        let message = format!("its certificates cannot be used: {message}");
+        Self::Unreachable { message, hint: hint.to_owned() }
+    }
+
     /// Whether the engine itself is the trouble, rather than what was asked of it.
     #[must_use]
     pub const fn is_engine(&self) -> bool {

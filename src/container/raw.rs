@@ -23,7 +23,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
 use tokio_rustls::TlsConnector;
 use tokio_rustls::rustls::crypto::ring;
-use tokio_rustls::rustls::pki_types::pem::PemObject as _;
+use tokio_rustls::rustls::pki_types::pem::{self, PemObject as _};
 use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use tokio_rustls::rustls::{ClientConfig, RootCertStore};
 
@@ -105,18 +105,32 @@ async fn connect(address: &Address) -> io::Result<Box<dyn Wire>> {
     }
 }
 
+/// Whether the certificates for an engine can be used; if not, which and why.
+pub(super) fn check(certificates: &Path) -> Result<(), String> {
+    tls(certificates).map(drop)
+}
+
+/// Which file cannot be used, and why.
+fn explain(file: &Path, error: &pem::Error) -> String {
+    let text = match error {
+        pem::Error::Io(error) => error.to_string(),
+        other => other.to_string(),
+    };
+    format!("{}: {}", file.display(), text.split(" (os error").next().unwrap_or_default())
+}
+
 /// The authority that the engine is to be signed by, and what this client shows of itself.
 fn tls(certificates: &Path) -> Result<ClientConfig, String> {
     let file = |name: &str| certificates.join(name);
     let read = |name: &str| -> Result<Vec<CertificateDer<'static>>, String> {
-        let explain = |error: &dyn Display| format!("{}: {error}", file(name).display());
+        let explain = |error: &pem::Error| explain(&file(name), error);
         let all = CertificateDer::pem_file_iter(file(name)).map_err(|error| explain(&error))?;
         all.collect::<Result<_, _>>().map_err(|error| explain(&error))
     };
     let mut roots = RootCertStore::empty();
     roots.add_parsable_certificates(read("ca.pem")?);
     let key = PrivateKeyDer::from_pem_file(file("key.pem"))
-        .map_err(|error| format!("{}: {error}", file("key.pem").display()))?;
+        .map_err(|error| explain(&file("key.pem"), &error))?;
     ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
         .with_safe_default_protocol_versions()
         .map_err(|error| error.to_string())?
