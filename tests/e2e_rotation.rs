@@ -396,9 +396,16 @@ fn lines_times_runs_and_the_log_probe_reach_into_rotated_files() {
             home.troublemaker("api", &["--say", "it is up", "--flood", "3"]),
         ));
         let log = log_of(&home, "api");
-        wait_rest(&home, &log, 64 * 1024);
-        assert!(!rotated(&log).is_empty(), "{kind}");
         let count = 3 * 1024 * 1024 / 100 + 1;
+        // A log is short, and at rest, also while its writer has its breath.
+        let said = |runs: usize| {
+            home.wait_for("all that is said", || {
+                (together(&log).len() == runs * (count * 100 - 91)).then_some(())
+            });
+            wait_rest(&home, &log, 64 * 1024);
+        };
+        said(1);
+        assert!(!rotated(&log).is_empty(), "{kind}");
         assert_eq!(texts(&home, &["-n", "all"]).len(), count, "{kind}");
         let last = texts(&home, &["-n", "20000"]);
         assert_eq!((last.len(), &last[0][..17]), (20_000, "line 000000011457"), "{kind}");
@@ -406,7 +413,7 @@ fn lines_times_runs_and_the_log_probe_reach_into_rotated_files() {
         let first = home.pid_of("api");
         home.run(["restart", "api"]).expect_code(0);
         home.wait_replaced("api", first);
-        wait_rest(&home, &log, 64 * 1024);
+        said(2);
         let launched = home.events_of("api", "launched");
         let second = launched[1]["at"].as_str().unwrap();
         assert_eq!(texts(&home, &["--since", second]).len(), count, "{kind}");
