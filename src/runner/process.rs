@@ -63,7 +63,8 @@ struct Active {
     log: PathBuf,
     /// Where in the log the run begins; of one that was taken over it is found out when it is needed.
     log_start: Option<u64>,
-    probes: HashMap<ProbeRole, Slot>,
+    /// One a role. Exactly as long as it is: most have one.
+    probes: Vec<Slot>,
     /// Launching, or running the stop command.
     task: Option<AbortHandle>,
 }
@@ -71,9 +72,12 @@ struct Active {
 /// A probe of a run, ready for its next turn.
 #[derive(Debug)]
 struct Slot {
-    spec: ProbeSpec,
+    role: ProbeRole,
+    /// Where the probe is declared as it was made.
+    spec: Arc<ComponentSpec>,
     prober: Arc<Mutex<Prober>>,
-    turn: Option<AbortHandle>,
+    /// The turn that is under way, by its number. A handle keeps the memory of a task that is done.
+    turn: Option<(u64, AbortHandle)>,
 }
 
 /// What all processes of a run have in common; prepared when it is first needed.
@@ -210,10 +214,8 @@ impl Runner {
                 }
             }
             Effect::CancelProbe { run, role } => {
-                if let Some(active) = self.runs.get_mut(&run)
-                    && let Some(slot) = active.probes.remove(&role)
-                {
-                    slot.abort();
+                if let Some(active) = self.runs.get_mut(&run) {
+                    active.remove_slot(role);
                 }
             }
             Effect::Probe { run, body, launched_at, role, sequence, spec } => {
@@ -373,7 +375,7 @@ impl Runner {
             }),
             log: home.component_log(instance),
             log_start: None,
-            probes: HashMap::new(),
+            probes: Vec::new(),
             task: None,
         })
     }
@@ -512,7 +514,7 @@ impl Runner {
         let engine = container.as_ref().map(|container| container.engine.clone());
         let is_process = container.is_none();
         let Some(active) = self.runs.get_mut(&run) else { return };
-        let slot = match active.slot(role, declared, pid, launched_at, container) {
+        let slot = match active.slot(role, spec, declared, pid, launched_at, container) {
             Ok(slot) => slot,
             Err(message) => return answer(Err(message.into())),
         };
@@ -550,7 +552,15 @@ impl Runner {
             }
         };
         slot.abort();
-        slot.turn = Some(tokio::spawn(turn).abort_handle());
+        slot.turn = Some((sequence, tokio::spawn(turn).abort_handle()));
+    }
+
+    /// The turn of a probe is over.
+    pub fn probed(&mut self, run: RunId, role: ProbeRole, sequence: u64) {
+        let slots = self.runs.get_mut(&run).into_iter().flat_map(|active| &mut active.probes);
+        for slot in slots.filter(|slot| slot.role == role) {
+            slot.turn.take_if(|(number, _)| *number == sequence);
+        }
     }
 }
 
@@ -559,19 +569,24 @@ impl Active {
     fn slot(
         &mut self,
         role: ProbeRole,
+        spec: &Arc<ComponentSpec>,
         declared: &ProbeSpec,
         pid: Option<u32>,
         launched_at: Time,
         container: Option<Probed>,
     ) -> Result<&mut Slot, String> {
-        if self.probes.get(&role).is_some_and(|slot| slot.spec != *declared)
-            && let Some(slot) = self.probes.remove(&role)
-        {
-            slot.abort();
-        }
-        match self.probes.entry(role) {
-            std::collections::hash_map::Entry::Occupied(slot) => Ok(slot.into_mut()),
-            std::collections::hash_map::Entry::Vacant(place) => {
+        let known = self.probes.iter().position(|slot| slot.role == role);
+        let is_same = |slot: &Slot| {
+            Arc::ptr_eq(&slot.spec, spec) || probe_spec(&slot.spec.probes, role) == Some(declared)
+        };
+        let place = match known {
+            Some(place) if is_same(&self.probes[place]) => {
+                // The old one is not kept for it.
+                self.probes[place].spec.clone_from(spec);
+                place
+            }
+            Some(_) | None => {
+                self.remove_slot(role);
                 let log_start = *self
                     .log_start
                     .get_or_insert_with(|| logs::position_before(&self.log, wall_of(launched_at)));
@@ -588,14 +603,23 @@ impl Active {
                     container: container.map(|probed| Arc::new(probed) as _),
                 };
                 let prober = Arc::new(Mutex::new(Prober::new(&declared.check, target)?));
-                Ok(place.insert(Slot { spec: declared.clone(), prober, turn: None }))
+                self.probes.reserve_exact(1);
+                self.probes.push(Slot { role, spec: spec.clone(), prober, turn: None });
+                self.probes.len() - 1
             }
+        };
+        Ok(&mut self.probes[place])
+    }
+
+    fn remove_slot(&mut self, role: ProbeRole) {
+        if let Some(place) = self.probes.iter().position(|slot| slot.role == role) {
+            self.probes.swap_remove(place).abort();
         }
     }
 
     /// Ends whatever is under way for the run.
     fn quiet(&self) {
-        for slot in self.probes.values() {
+        for slot in &self.probes {
             slot.abort();
         }
         if let Some(task) = &self.task {
@@ -606,7 +630,7 @@ impl Active {
 
 impl Slot {
     fn abort(&self) {
-        if let Some(turn) = &self.turn {
+        if let Some((_, turn)) = &self.turn {
             turn.abort();
         }
     }

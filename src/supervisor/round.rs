@@ -12,7 +12,7 @@ use crate::crash;
 use crate::keeper::wire::FromKeeper;
 use crate::logs::Keep;
 use crate::machine::phase::Phase;
-use crate::machine::{Action, Effect, FleetInput, FleetStep};
+use crate::machine::{Action, Answer, Effect, FleetInput, FleetStep};
 use crate::model::spec::Workload;
 use crate::model::{Event, InstanceId, Severity, Time};
 use crate::plan::{self, Current, Intent};
@@ -88,6 +88,11 @@ impl Supervisor {
         match input {
             Input::Keeper(message, descriptor) => self.heard(at, &message, descriptor, round),
             Input::Report(Report::Answer(run, answer)) => {
+                if let Answer::Probed { role, sequence, .. } | Answer::Unprobed { role, sequence } =
+                    answer
+                {
+                    self.runner.probed(run, role, sequence);
+                }
                 self.feed(at, FleetInput::Answer(run, answer), round);
             }
             Input::Report(Report::Cleared(project)) => {
