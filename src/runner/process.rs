@@ -61,7 +61,8 @@ pub struct Runner {
 struct Active {
     context: Arc<Context>,
     log: PathBuf,
-    /// Where in the log the run begins; of one that was taken over it is found out when it is needed.
+    /// Where in the log the run begins, if a probe reads it; of one that was taken over, or is declared
+    /// otherwise since its launch, it is found out when it is needed.
     log_start: Option<u64>,
     /// One a role. Exactly as long as it is: most have one.
     probes: Vec<Slot>,
@@ -400,8 +401,10 @@ impl Runner {
         }
         let (still, whom, sockets) = (self.still.clone(), instance.clone(), self.sockets.clone());
         let active = self.active(instance, run, spec, base_env);
-        // Where there is no log yet, the run begins at its beginning.
-        active.log_start = Some(logs::end_position(&active.log).unwrap_or(0));
+        if any_probe(spec, reads_log) {
+            // Where there is no log yet, the run begins at its beginning.
+            active.log_start = Some(logs::end_position(&active.log).unwrap_or(0));
+        }
         if let Workload::Container(_) = spec.workload {
             return self.containers.launch(instance, run, spec.clone(), base_env.clone());
         }
@@ -587,9 +590,13 @@ impl Active {
             }
             Some(_) | None => {
                 self.remove_slot(role);
-                let log_start = *self
-                    .log_start
-                    .get_or_insert_with(|| logs::position_before(&self.log, wall_of(launched_at)));
+                let log_start = if reads_log(&declared.check) {
+                    *self.log_start.get_or_insert_with(|| {
+                        logs::position_before(&self.log, wall_of(launched_at))
+                    })
+                } else {
+                    0
+                };
                 let target = Target {
                     pid,
                     launched: instant_of(launched_at),
@@ -695,10 +702,34 @@ fn executes(check: &Check) -> bool {
     }
 }
 
+/// Whether a check reads the log of the component.
+fn reads_log(check: &Check) -> bool {
+    match check {
+        Check::Log { .. } => true,
+        Check::All(checks) => checks.iter().any(reads_log),
+        Check::Process
+        | Check::Container
+        | Check::MinUptime(_)
+        | Check::Exec(_)
+        | Check::Plugin { .. }
+        | Check::Http(_)
+        | Check::Tcp { .. }
+        | Check::Unix { .. }
+        | Check::Grpc { .. }
+        | Check::File { .. } => false,
+    }
+}
+
 /// Whether anything but the component itself is run with its environment.
 fn runs_commands(spec: &ComponentSpec) -> bool {
-    let probes = ProbeRole::ALL.iter().filter_map(|role| probe_spec(&spec.probes, *role));
-    spec.stop.command.is_some() || probes.into_iter().any(|probe| executes(&probe.check))
+    spec.stop.command.is_some() || any_probe(spec, executes)
+}
+
+fn any_probe(spec: &ComponentSpec, is_so: impl Fn(&Check) -> bool) -> bool {
+    ProbeRole::ALL
+        .iter()
+        .filter_map(|role| probe_spec(&spec.probes, *role))
+        .any(|probe| is_so(&probe.check))
 }
 
 /// Polls a future once; true if it is done.
