@@ -9,7 +9,8 @@ use std::time::Duration;
 
 use regex::bytes::Regex;
 use stigmer::logs::{
-    Held, Holding, Keep, Line, LogSource, LogStream, LogWatcher, Query, Stillness, end_position,
+    Extent, Held, Holding, Keep, Line, LogSource, LogStream, LogWatcher, Query, Stillness,
+    end_position,
 };
 use stigmer::model::InstanceId;
 use stigmer::model::spec::LogSpec;
@@ -78,21 +79,19 @@ fn together(logs: &Logs, name: &str) -> Vec<u8> {
     all
 }
 
-/// Waits until the files of a log hold exactly this, each byte in one of them. While a rotation is under way,
-/// what it has copied is in two.
-async fn holds(logs: &Logs, name: &str, wanted: &[u8]) {
-    soon("every byte in one file", async {
-        while together(logs, name) != wanted {
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
-    })
-    .await;
-}
-
 /// Waits until a log begins at or behind a position.
 async fn begins(watcher: &LogWatcher, name: &str, base: u64) {
     let mut log = watcher.subscribe(&instance(name)).unwrap();
     soon("a rotation", log.wait_for(|extent| extent.base >= base)).await.unwrap();
+}
+
+/// Waits until all of a log of this length is rotated that will be, and no rotation is under way: what one
+/// has copied is in two files.
+async fn rests(watcher: &LogWatcher, name: &str, length: usize, limit: u64) {
+    let mut log = watcher.subscribe(&instance(name)).unwrap();
+    let is_at_rest =
+        |extent: &Extent| extent.end == length as u64 && extent.end - extent.base <= limit;
+    soon("the last rotation", log.wait_for(is_at_rest)).await.unwrap();
 }
 
 /// A folder on the disk, and one in memory, whose files can only be emptied.
@@ -154,7 +153,7 @@ async fn fault_36_s49_full_load_loses_and_doubles_no_line_in_files_or_for_a_foll
         let end = end_position(&logs.path("api")).unwrap();
         assert_eq!(end, wanted.len() as u64);
         begins(&watcher, "api", end.saturating_sub(2 * 64 * KIB)).await;
-        holds(&logs, "api", &wanted).await;
+        assert!(together(&logs, "api") == wanted, "every byte is in one file");
         let read = logs.read(&["api"], &Query::default());
         assert_eq!(read.len() as u64, count);
         assert!(read.iter().all(|line| line.at.is_some()), "each line has its time");
@@ -358,9 +357,9 @@ async fn a_stopped_components_log_is_rotated_and_one_that_is_not_kept_is_left_al
     // Uncompressed, if so declared.
     let plain = LogSpec { compress: false, ..spec(64 * KIB, 100) };
     watcher.keep(instance("free"), logs.path("free"), keep(&Lock::default(), plain));
-    begins(&watcher, "free", lines.len() as u64 - 2 * 64 * KIB).await;
+    rests(&watcher, "free", lines.len(), 64 * KIB).await;
     assert!(rotated(&logs, "free").iter().all(|name| !name.ends_with(".gz")));
-    holds(&logs, "free", &lines).await;
+    assert!(together(&logs, "free") == lines);
 }
 
 #[tokio::test]
@@ -378,8 +377,8 @@ async fn a_log_that_is_forgotten_and_known_again_meanwhile_loses_nothing() {
             watcher.unwatch(&instance("api"));
         }
         watcher.keep(instance("api"), logs.path("api"), keep(&lock, spec(64 * KIB, 1000)));
-        begins(&watcher, "api", lines.len() as u64 - 2 * 64 * KIB).await;
-        holds(&logs, "api", &lines).await;
+        rests(&watcher, "api", lines.len(), 64 * KIB).await;
+        assert!(together(&logs, "api") == lines);
     }
 }
 
@@ -404,7 +403,7 @@ async fn who_cannot_be_held_still_keeps_a_long_log_and_that_is_said() {
     .await;
     let problem = watcher.problem(&api).unwrap();
     assert_eq!(problem, "its log cannot be rotated: they cannot be held still");
-    holds(&logs, "api", &lines).await;
+    assert!(together(&logs, "api") == lines);
     // It is tried again by itself, once it can be done.
     watcher.keep(api.clone(), logs.path("api"), keep(&Lock::default(), spec(64 * KIB, 10)));
     begins(&watcher, "api", 128 * KIB).await;
@@ -414,7 +413,7 @@ async fn who_cannot_be_held_still_keeps_a_long_log_and_that_is_said() {
         }
     })
     .await;
-    holds(&logs, "api", &lines).await;
+    assert!(together(&logs, "api") == lines);
 }
 
 #[tokio::test]
@@ -468,7 +467,7 @@ async fn fault_12_a_full_disk_stops_the_rotation_and_loses_nothing() {
     assert!(fs::read(logs.path("api")).unwrap() == noise, "the log is as it was");
     fs::remove_file(filler).unwrap();
     begins(&watcher, "api", noise.len() as u64).await;
-    holds(&logs, "api", &noise).await;
+    assert!(together(&logs, "api") == noise);
     soon("the end of the problem", async {
         while watcher.problem(&api).is_some() {
             tokio::task::yield_now().await;
