@@ -45,7 +45,7 @@ pub struct KeeperClient {
     socket: AsyncFd<OwnedFd>,
     queue: Mutex<VecDeque<Packet>>,
     /// Short messages that will go together, while they are gathered.
-    gathered: Mutex<Option<Gathered>>,
+    gathered: Mutex<Option<Several>>,
     /// Wakes a waiting `recv` when something is queued.
     queued: Notify,
 }
@@ -114,17 +114,15 @@ impl KeeperClient {
         let mut bytes = Vec::new();
         message.encode(&mut bytes);
         if descriptors.is_empty() && bytes.len() <= SHORT {
-            let full = match &mut *lock(&self.gathered) {
-                Some(gathered) => {
-                    gathered.add(bytes);
-                    if gathered.length() < PACKET {
-                        return Ok(());
-                    }
-                    gathered.take()
-                }
-                None => Some(bytes),
+            let is_gathered = lock(&self.gathered).as_mut().map(|gathered| {
+                gathered.add(&bytes);
+                gathered.length() >= PACKET
+            });
+            return match is_gathered {
+                None => self.put(bytes, Vec::new()),
+                Some(true) => self.put_gathered(),
+                Some(false) => Ok(()),
             };
-            return self.put(full.unwrap_or_default(), Vec::new());
         }
         // Order is kept.
         self.put_gathered()?;
@@ -145,8 +143,11 @@ impl KeeperClient {
     }
 
     fn put_gathered(&self) -> io::Result<()> {
-        let packet = lock(&self.gathered).as_mut().and_then(Gathered::take);
-        packet.map_or(Ok(()), |packet| self.put(packet, Vec::new()))
+        let gathered = lock(&self.gathered).as_mut().map(std::mem::take);
+        match gathered.filter(|gathered| !gathered.is_empty()) {
+            Some(gathered) => self.put(gathered.into_bytes(), Vec::new()),
+            None => Ok(()),
+        }
     }
 
     fn put(&self, bytes: Vec<u8>, descriptors: Vec<OwnedFd>) -> io::Result<()> {
@@ -208,36 +209,6 @@ impl KeeperClient {
 /// A panic elsewhere leaves it as it was: there is nothing that could be half done.
 fn lock<T>(shared: &Mutex<T>) -> MutexGuard<'_, T> {
     shared.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// Messages that wait to go together. One alone goes as it is.
-#[derive(Debug, Default)]
-struct Gathered {
-    first: Option<Vec<u8>>,
-    several: Several,
-}
-
-impl Gathered {
-    fn add(&mut self, message: Vec<u8>) {
-        if self.several.is_empty() && self.first.is_none() {
-            self.first = Some(message);
-            return;
-        }
-        if let Some(first) = self.first.take() {
-            self.several.add(&first);
-        }
-        self.several.add(&message);
-    }
-
-    fn length(&self) -> usize {
-        self.several.length()
-    }
-
-    /// The packet; `None` if there is nothing.
-    fn take(&mut self) -> Option<Vec<u8>> {
-        let several = std::mem::take(&mut self.several);
-        self.first.take().or_else(|| (!several.is_empty()).then(|| several.into_bytes()))
-    }
 }
 
 #[expect(unsafe_code, reason = "the registration trusts the descriptor to stay the same")]

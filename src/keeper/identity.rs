@@ -39,8 +39,7 @@ impl Identity {
         let pid = std::process::id();
         let inode = open(pid).map_or(0, |pidfd| inode(pidfd.as_fd()));
         // A look into /proc is dear: the kernel makes a folder for the process, and removes it with its end.
-        let is_needed = inode == 0;
-        let stat = is_needed.then(|| Stat::read(pid)).flatten();
+        let stat = if inode == 0 { Stat::read(pid) } else { None };
         Self { pid, inode, start_ticks: stat.map_or(0, |stat| stat.start_ticks) }
     }
 }

@@ -401,7 +401,7 @@ impl Runner {
         }
         let (still, whom, sockets) = (self.still.clone(), instance.clone(), self.sockets.clone());
         let active = self.active(instance, run, spec, base_env);
-        if any_probe(spec, reads_log) {
+        if any_probe(spec, |needs| needs.log) {
             // Where there is no log yet, the run begins at its beginning.
             active.log_start = Some(logs::end_position(&active.log).unwrap_or(0));
         }
@@ -523,9 +523,9 @@ impl Runner {
         };
         let prober = slot.prober.clone();
         let timeout = declared.timeout;
-        let asked = asks_engine(&declared.check).then_some(engine).flatten();
+        let asked = needs(&declared.check).engine.then_some(engine).flatten();
         // In a container it is the engine that runs commands.
-        let slots = (is_process && executes(&declared.check)).then(|| self.helpers.clone());
+        let slots = (is_process && needs(&declared.check).program).then(|| self.helpers.clone());
         let turn = async move {
             let began = Instant::now();
             loop {
@@ -590,7 +590,7 @@ impl Active {
             }
             Some(_) | None => {
                 self.remove_slot(role);
-                let log_start = if reads_log(&declared.check) {
+                let log_start = if needs(&declared.check).log {
                     *self.log_start.get_or_insert_with(|| {
                         logs::position_before(&self.log, wall_of(launched_at))
                     })
@@ -643,18 +643,34 @@ impl Slot {
     }
 }
 
-/// Whether a check of a container asks its engine.
-fn asks_engine(check: &Check) -> bool {
+/// What a check needs, besides the component itself.
+#[derive(Clone, Copy, Default)]
+struct Needs {
+    /// The container engine's word, if the component is a container.
+    engine: bool,
+    /// A program to be run.
+    program: bool,
+    /// The place in the log where the run begins.
+    log: bool,
+}
+
+fn needs(check: &Check) -> Needs {
+    let nothing = Needs::default();
     match check {
-        Check::Container | Check::Process | Check::Exec(_) | Check::Plugin { .. } => true,
-        Check::All(checks) => checks.iter().any(asks_engine),
+        Check::Exec(_) | Check::Plugin { .. } => Needs { engine: true, program: true, ..nothing },
+        Check::Container | Check::Process => Needs { engine: true, ..nothing },
+        Check::Log { .. } => Needs { log: true, ..nothing },
+        Check::All(checks) => checks.iter().map(needs).fold(nothing, |all, one| Needs {
+            engine: all.engine || one.engine,
+            program: all.program || one.program,
+            log: all.log || one.log,
+        }),
         Check::MinUptime(_)
         | Check::Http(_)
         | Check::Tcp { .. }
         | Check::Unix { .. }
         | Check::Grpc { .. }
-        | Check::Log { .. }
-        | Check::File { .. } => false,
+        | Check::File { .. } => nothing,
     }
 }
 
@@ -685,51 +701,16 @@ fn out_of_descriptors() -> bool {
         .is_err_and(|error| matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE)))
 }
 
-/// Whether a check runs a program.
-fn executes(check: &Check) -> bool {
-    match check {
-        Check::Exec(_) | Check::Plugin { .. } => true,
-        Check::All(checks) => checks.iter().any(executes),
-        Check::Process
-        | Check::Container
-        | Check::MinUptime(_)
-        | Check::Http(_)
-        | Check::Tcp { .. }
-        | Check::Unix { .. }
-        | Check::Grpc { .. }
-        | Check::Log { .. }
-        | Check::File { .. } => false,
-    }
-}
-
-/// Whether a check reads the log of the component.
-fn reads_log(check: &Check) -> bool {
-    match check {
-        Check::Log { .. } => true,
-        Check::All(checks) => checks.iter().any(reads_log),
-        Check::Process
-        | Check::Container
-        | Check::MinUptime(_)
-        | Check::Exec(_)
-        | Check::Plugin { .. }
-        | Check::Http(_)
-        | Check::Tcp { .. }
-        | Check::Unix { .. }
-        | Check::Grpc { .. }
-        | Check::File { .. } => false,
-    }
-}
-
 /// Whether anything but the component itself is run with its environment.
 fn runs_commands(spec: &ComponentSpec) -> bool {
-    spec.stop.command.is_some() || any_probe(spec, executes)
+    spec.stop.command.is_some() || any_probe(spec, |needs| needs.program)
 }
 
-fn any_probe(spec: &ComponentSpec, is_so: impl Fn(&Check) -> bool) -> bool {
+fn any_probe(spec: &ComponentSpec, is_so: impl Fn(Needs) -> bool) -> bool {
     ProbeRole::ALL
         .iter()
         .filter_map(|role| probe_spec(&spec.probes, *role))
-        .any(|probe| is_so(&probe.check))
+        .any(|probe| is_so(needs(&probe.check)))
 }
 
 /// Polls a future once; true if it is done.
