@@ -33,24 +33,40 @@ mod unarmed {
     pub const fn begin(_: super::Role) {}
 
     /// One more launch.
-    pub const fn launch() {}
+    pub const fn launch() -> Child {
+        Child
+    }
+
+    /// The child of a launch.
+    #[derive(Debug)]
+    pub struct Child;
+
+    impl Child {
+        /// The child may die here.
+        pub const fn point(&self, _: &'static str) {}
+    }
 
     /// The process may die here.
     pub const fn point(_: &'static str) {}
 }
 
 #[cfg(not(feature = "crash-points"))]
-pub use unarmed::{begin, launch, point};
+pub use unarmed::{Child, begin, launch, point};
 
 #[cfg(feature = "crash-points")]
-pub use armed::{begin, launch, point};
+pub use armed::{Child, begin, launch, point};
 
 #[cfg(feature = "crash-points")]
 mod armed {
+    use std::cell::Cell;
+    use std::ffi::{CStr, CString};
     use std::fs;
     use std::io::Write;
-    use std::path::PathBuf;
+    use std::os::unix::ffi::OsStrExt;
+    use std::path::{Path, PathBuf};
     use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+
+    use rustix::fs::{Mode, OFlags};
 
     use super::Role;
 
@@ -71,25 +87,30 @@ mod armed {
 
     /// This process begins: learns where it is to die.
     pub fn begin(role: Role) {
-        let passed = if role == Role::Child { LAUNCHES.load(Ordering::Relaxed) * 100 } else { 0 };
-        PASSED.store(passed, Ordering::Relaxed);
+        ROLE.store(role as u8, Ordering::Relaxed);
+        PASSED.store(0, Ordering::Relaxed);
         TARGET.store(target(role).unwrap_or(0), Ordering::Relaxed);
     }
 
     fn target(role: Role) -> Option<u64> {
         let text = fs::read_to_string(file()?).ok()?;
         if text.trim() == "count" {
-            ROLE.store(role as u8, Ordering::Relaxed);
             return Some(COUNT);
         }
         let (wanted, number) = text.trim().split_once(' ')?;
         if wanted == WORDS[usize::from(role as u8)] { number.parse().ok() } else { None }
     }
 
-    fn count() {
-        let Some(mut path) = file().map(PathBuf::into_os_string) else { return };
+    fn beside(path: &Path, ending: &str) -> PathBuf {
+        let mut path = path.as_os_str().to_owned();
         path.push(".");
-        path.push(WORDS[usize::from(ROLE.load(Ordering::Relaxed))]);
+        path.push(ending);
+        path.into()
+    }
+
+    fn count() {
+        let Some(path) = file() else { return };
+        let path = beside(&path, WORDS[usize::from(ROLE.load(Ordering::Relaxed))]);
         let file = fs::OpenOptions::new().append(true).create(true).open(path);
         // The test sees that nothing was counted.
         let _ = file.and_then(|mut file| file.write_all(b"."));
@@ -100,8 +121,55 @@ mod armed {
     }
 
     /// One more launch: the next child is this one's.
-    pub fn launch() {
-        LAUNCHES.fetch_add(1, Ordering::Relaxed);
+    pub fn launch() -> Child {
+        let launches = LAUNCHES.fetch_add(1, Ordering::Relaxed) + 1;
+        let target = target(Role::Child).unwrap_or(0);
+        let path = file().unwrap_or_default();
+        let text = |path: PathBuf| CString::new(path.as_os_str().as_bytes()).unwrap_or_default();
+        Child {
+            passed: Cell::new(launches * 100),
+            target,
+            hit: text(beside(&path, "hit")),
+            counted: text(beside(&path, WORDS[usize::from(Role::Child as u8)])),
+            path: text(path),
+        }
+    }
+
+    /// The child of a launch. It may share the memory of its parent, so that all it needs is made before.
+    #[derive(Debug)]
+    pub struct Child {
+        passed: Cell<u64>,
+        target: u64,
+        path: CString,
+        hit: CString,
+        counted: CString,
+    }
+
+    impl Child {
+        /// The child may die here.
+        pub fn point(&self, name: &'static str) {
+            let number = self.passed.get() + 1;
+            self.passed.set(number);
+            if self.target == COUNT {
+                append(&self.counted, ".");
+            } else if number == self.target && rustix::fs::unlink(&self.path).is_ok() {
+                append(&self.hit, name);
+                die();
+            }
+        }
+    }
+
+    /// The test sees what could not be written.
+    fn append(path: &CStr, text: &str) {
+        let flags = OFlags::WRONLY | OFlags::APPEND | OFlags::CREATE | OFlags::CLOEXEC;
+        if let Ok(file) = rustix::fs::open(path, flags, Mode::RUSR | Mode::WUSR) {
+            let _ = rustix::io::write(&file, text.as_bytes());
+        }
+    }
+
+    fn die() {
+        let _ =
+            rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::KILL);
     }
 
     /// The process may die here.
@@ -119,10 +187,7 @@ mod armed {
         if fs::remove_file(&path).is_err() {
             return;
         }
-        let mut hit = path.into_os_string();
-        hit.push(".hit");
-        let _ = fs::write(hit, name);
-        let _ =
-            rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::KILL);
+        let _ = fs::write(beside(&path, "hit"), name);
+        die();
     }
 }

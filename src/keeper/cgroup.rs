@@ -32,6 +32,7 @@ use rustix::process::{Pid, WaitOptions};
 use super::clock;
 use super::oom;
 use super::poller::poll_one;
+use super::raw;
 use super::sys::{self, Forked};
 use crate::model::{RunId, Time};
 
@@ -85,7 +86,7 @@ impl Groups {
         make_folder(&path)?;
         let result = open_folder(&path).map_err(io::Error::from).and_then(|folder| {
             match sys::fork_into(Some(folder.as_fd()))? {
-                Forked::Child => sys::exit_now(0),
+                Forked::Child => raw::exit_now(0),
                 Forked::Parent(pid) => {
                     let pid = i32::try_from(pid).ok().and_then(Pid::from_raw);
                     rustix::process::waitpid(pid, WaitOptions::empty())?;

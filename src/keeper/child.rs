@@ -18,147 +18,264 @@
 //! find it. The lock of the home folder is inherited until the program is executed, so that a new
 //! keeper cannot look at the records before this child has gone one way or the other.
 //!
-//! The process has one thread, so plain code, allocation included, is safe here.
+//! Where the child borrows the keeper's memory (see [`super::lend`]) it keeps to the rules that stand there: it
+//! writes to its [`Brief`] and its own stack, takes no memory, and makes its system calls past the C library
+//! where that notes their errors. Of the C library it uses `close` alone, which notes nothing when it succeeds.
 //!
 //! Invariants: the program inherits the descriptors 0, 1 and 2, from 3 on the sockets that are handed
-//! down to it, an empty signal mask and default dispositions, and nothing else. This module never returns into the keeper.
+//! down to it, an empty signal mask and default dispositions, and nothing else. This module never returns
+//! into the keeper.
 
-use std::ffi::{CStr, CString};
-use std::fs::File;
-use std::io::{Read, Write};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
-use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::FileExt;
-use std::path::Path;
+use std::ffi::{CStr, CString, c_char};
+use std::fmt;
+use std::io::{Cursor, IoSlice, Write};
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::sync::Arc;
 
-use nix::sys::signal::SigSet;
-use nix::unistd::{Gid, Uid};
 use rustix::fs::{FileType, Mode, OFlags};
 use rustix::io::Errno;
-use rustix::process::{Resource, Signal};
+use rustix::process::{Gid, Resource, Signal, Uid};
 
-use super::clock;
 use super::identity::Identity;
-use super::record::{self, Record};
+use super::record::{self, Draft, Record};
 use super::spawn::{FAILED, Ground, Launch, Log, READY};
-use super::sys;
 use super::wire::{Credentials, Detail, MAX_NAME, detail_code, stage_code};
+use super::{raw, sys};
 use crate::crash;
-use crate::model::LaunchStage;
 use crate::model::spec::{LimitSpec, Rlimit};
+use crate::model::{LaunchStage, Time};
 
 /// How often an executable that is being written is tried again, and how long after.
 const BUSY_TRIES: u32 = 5;
 const BUSY_PAUSE_NANOS: i64 = 20_000_000;
 
+/// All that a child works with. It is the child's alone until it executes its program; the keeper may have
+/// lent it (see [`super::lend`]), so that everything that needs memory is made before.
+#[derive(Debug)]
+pub(super) struct Brief {
+    argv: Strings,
+    env: Strings,
+    /// The variable that names this process, where sockets are handed down.
+    listener: [u8; 32],
+    candidates: Vec<CString>,
+    working_dir: CString,
+    user: Option<Credentials>,
+    umask: Option<u32>,
+    nice: Option<i32>,
+    rlimits: Vec<(Rlimit, LimitSpec)>,
+    log: Destination,
+    sockets: Vec<RawFd>,
+    record: Draft,
+    record_name: CString,
+    barrier: RawFd,
+    ground: Arc<Ground>,
+    points: crash::Child,
+}
+
+/// Where stdout and stderr go.
+#[derive(Debug)]
+enum Destination {
+    Path(CString),
+    /// A descriptor of this process's.
+    Number(RawFd),
+}
+
+impl Brief {
+    /// Everything for a launch that reports through `barrier`. The descriptors that it names must stay open
+    /// until the child is there.
+    pub(super) fn new(
+        launch: Launch,
+        started: Time,
+        barrier: &OwnedFd,
+        ground: &Arc<Ground>,
+    ) -> (Self, Option<OwnedFd>) {
+        let record = Record {
+            run: launch.run,
+            key: launch.key,
+            identity: Identity { pid: 0, inode: 0, start_ticks: 0 },
+            boot_id: ground.boot_id.clone(),
+            cgroup: launch.cgroup,
+            aux: launch.aux,
+            started,
+        };
+        let mut env = launch.env;
+        if !launch.sockets.is_empty() {
+            // Its place; what it is, is known when the process is there.
+            env.insert(0, CString::default());
+        }
+        let (log, passed) = match launch.log {
+            Log::Path(path) => (Destination::Path(path), None),
+            Log::Passed(descriptor) => {
+                (Destination::Number(descriptor.as_raw_fd()), Some(descriptor))
+            }
+        };
+        let brief = Self {
+            argv: Strings::new(launch.argv),
+            env: Strings::new(env),
+            listener: [0; 32],
+            candidates: launch.candidates,
+            working_dir: launch.working_dir,
+            user: launch.user,
+            umask: launch.umask,
+            nice: launch.nice,
+            rlimits: launch.rlimits,
+            log,
+            sockets: launch.sockets,
+            record: record.draft(),
+            // A number has no zero in it.
+            record_name: CString::new(record::file_name(launch.run)).unwrap_or_default(),
+            barrier: barrier.as_raw_fd(),
+            ground: ground.clone(),
+            points: crash::launch(),
+        };
+        (brief, passed)
+    }
+
+    /// The first number behind the sockets.
+    fn behind(&self) -> RawFd {
+        RawFd::try_from(self.sockets.len()).unwrap_or(RawFd::MAX).saturating_add(3)
+    }
+
+    /// Tells the program who it is that the sockets are meant for: a process keeps its number when it
+    /// becomes the program.
+    fn name_listener(&mut self) {
+        let Some(place) = self.env.pointers.first_mut().filter(|_| !self.sockets.is_empty()) else {
+            return;
+        };
+        // The last byte stays zero.
+        let mut text = Cursor::new(&mut self.listener[..31]);
+        let pid = rustix::process::getpid().as_raw_nonzero();
+        // It has room for every number.
+        let _ = write!(text, "LISTEN_PID={pid}");
+        *place = self.listener.as_ptr().cast();
+    }
+}
+
+/// Texts, and the array of them that the kernel takes.
+#[derive(Debug)]
+pub(super) struct Strings {
+    texts: Vec<CString>,
+    /// To each text, and a null pointer.
+    pointers: Vec<*const c_char>,
+}
+
+impl Strings {
+    pub(super) fn new(texts: Vec<CString>) -> Self {
+        let pointers = texts.iter().map(|text| text.as_ptr()).chain([std::ptr::null()]).collect();
+        Self { texts: texts, pointers }
+    }
+}
+
+/// What a failure is about: a path, as far as there is room for it. No memory is taken for it.
+#[derive(Clone)]
+pub(super) struct Subject {
+    bytes: [u8; MAX_NAME],
+    length: usize,
+}
+
+impl Subject {
+    pub(super) fn new(text: &[u8]) -> Self {
+        let mut subject = Self { bytes: [0; MAX_NAME], length: text.len().min(MAX_NAME) };
+        for (place, byte) in subject.bytes.iter_mut().zip(text) {
+            *place = *byte;
+        }
+        subject
+    }
+
+    pub(super) fn bytes(&self) -> &[u8] {
+        self.bytes.get(..self.length).unwrap_or_default()
+    }
+}
+
+impl fmt::Debug for Subject {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        String::from_utf8_lossy(self.bytes()).fmt(f)
+    }
+}
+
 /// Why the program was not executed.
+#[derive(Debug)]
 pub(super) struct Failure {
     pub(super) stage: LaunchStage,
     pub(super) errno: Errno,
     pub(super) detail: Detail,
-    pub(super) subject: Vec<u8>,
+    pub(super) subject: Subject,
 }
 
 impl Failure {
     /// For `map_err`: a failure of this stage with nothing to add.
-    pub(super) fn at<E: IntoErrno>(stage: LaunchStage) -> impl FnOnce(E) -> Self {
-        move |error| Self {
-            stage,
-            errno: error.into_errno(),
-            detail: Detail::None,
-            subject: Vec::new(),
-        }
+    pub(super) fn at(stage: LaunchStage) -> impl FnOnce(Errno) -> Self {
+        Self::of(stage, &[])
     }
-}
 
-/// The error types of the two crates that wrap system calls.
-pub(super) trait IntoErrno {
-    fn into_errno(self) -> Errno;
-}
-
-impl IntoErrno for Errno {
-    fn into_errno(self) -> Errno {
-        self
-    }
-}
-
-impl IntoErrno for nix::errno::Errno {
-    fn into_errno(self) -> Errno {
-        Errno::from_raw_os_error(self as i32)
-    }
-}
-
-impl IntoErrno for std::io::Error {
-    fn into_errno(self) -> Errno {
-        Errno::from_io_error(&self).unwrap_or(Errno::IO)
+    /// For `map_err`: a failure of this stage with this.
+    fn of(stage: LaunchStage, subject: &[u8]) -> impl FnOnce(Errno) -> Self {
+        move |errno| Self { stage, errno, detail: Detail::None, subject: Subject::new(subject) }
     }
 }
 
 /// Becomes the program, or reports through the barrier why not.
-pub(super) fn become_program(launch: &Launch, ground: &Ground, barrier: BorrowedFd<'_>) -> ! {
-    crash::begin(crash::Role::Child);
-    crash::point("a child begins");
-    // Made now, because afterwards a limit on memory may apply.
-    let argv = pointers(&launch.argv);
-    let mut env = pointers(&launch.env);
-    // The number of this process, which it keeps when it becomes the program.
-    let listener = CString::new(format!("LISTEN_PID={}", std::process::id())).unwrap_or_default();
-    if !launch.sockets.is_empty() {
-        env.insert(0, listener.as_ptr());
-    }
+pub(super) fn become_program(brief: &mut Brief) -> ! {
+    brief.points.point("a child begins");
+    brief.name_listener();
     // What stands where a socket is to be goes out of the way, this one with its name.
-    let moved = if launch.sockets.is_empty() {
-        None
-    } else {
-        sys::duplicate_from(barrier.as_raw_fd(), behind(launch)).ok()
-    };
-    let barrier = moved.as_ref().map_or(barrier, AsFd::as_fd);
-    let failure = match set_up(launch, ground) {
+    if !brief.sockets.is_empty()
+        && let Ok(moved) = sys::duplicate_from(brief.barrier, brief.behind())
+    {
+        brief.barrier = moved;
+    }
+    let failure = match set_up(brief) {
         Ok(identity) => {
             let mut ready = [READY; 9];
             ready[1..].copy_from_slice(&identity.inode.to_le_bytes());
-            let told = rustix::io::write(barrier, &ready).map_err(Failure::at(LaunchStage::Fork));
-            told.map_or_else(|failure| failure, |_| leave(launch, ground, &argv, &env))
+            tell(brief, &[&ready]).map_or_else(Failure::at(LaunchStage::Fork), |()| leave(brief))
         }
         Err(failure) => failure,
     };
-    let mut report = vec![FAILED, stage_code(failure.stage), detail_code(failure.detail)];
-    report.extend_from_slice(&failure.errno.raw_os_error().to_le_bytes());
-    report.extend(failure.subject.iter().take(MAX_NAME));
+    let kind = [FAILED, stage_code(failure.stage), detail_code(failure.detail)];
+    let errno = failure.errno.raw_os_error().to_le_bytes();
     // Nobody is left to tell if this fails: the keeper sees a child that died.
-    let _ = rustix::io::write(barrier, &report);
-    sys::exit_now(127)
+    let _ = tell(brief, &[&kind, &errno, failure.subject.bytes()]);
+    raw::exit_now(127)
 }
 
-fn set_up(launch: &Launch, ground: &Ground) -> Result<Identity, Failure> {
-    use LaunchStage as Stage;
-    nix::unistd::setsid().map_err(Failure::at(Stage::Fork))?;
-    die_with_keeper(ground)?;
-    sys::reset_signals(ground.ignored);
-    SigSet::empty().thread_set_mask().map_err(Failure::at(Stage::Fork))?;
-    let identity = write_record(launch, ground)?;
-    crash::point("a child has written its record");
-    set_up_stdio(launch, ground)?;
-    sys::close_on_exec_from(3);
-    if !launch.sockets.is_empty() {
-        sys::hand_down(&launch.sockets, behind(launch)).map_err(Failure::at(Stage::Fork))?;
+/// Says something through the barrier.
+#[expect(unsafe_code, reason = "the descriptor is known by its number")]
+fn tell(brief: &Brief, parts: &[&[u8]]) -> Result<(), Errno> {
+    let mut slices = [IoSlice::new(&[]); 3];
+    for (slice, part) in slices.iter_mut().zip(parts) {
+        *slice = IoSlice::new(part);
     }
-    set_priority_and_mask(launch.nice, launch.umask)?;
+    // SAFETY: this process has it, by the number that it had when the brief was made, or a duplicate.
+    let barrier = unsafe { BorrowedFd::borrow_raw(brief.barrier) };
+    rustix::io::writev(barrier, &slices).map(|_| ())
+}
+
+fn set_up(brief: &mut Brief) -> Result<Identity, Failure> {
+    use LaunchStage as Stage;
+    rustix::process::setsid().map_err(Failure::at(Stage::Fork))?;
+    die_with_keeper(&brief.ground)?;
+    raw::reset_signals(brief.ground.ignored);
+    raw::unblock_signals().map_err(Failure::at(Stage::Fork))?;
+    let identity = write_record(brief)?;
+    brief.points.point("a child has written its record");
+    set_up_stdio(brief)?;
+    raw::close_on_exec_from(3);
+    if !brief.sockets.is_empty() {
+        let behind = brief.behind();
+        sys::hand_down(&mut brief.sockets, behind).map_err(Failure::at(Stage::Fork))?;
+    }
+    set_priority_and_mask(brief.nice, brief.umask)?;
     // The number of open files goes back to what it was before the keeper raised its own.
-    rustix::process::setrlimit(Resource::Nofile, ground.nofile)
+    rustix::process::setrlimit(Resource::Nofile, brief.ground.nofile)
         .map_err(Failure::at(Stage::Limits))?;
-    set_limits(&launch.rlimits)?;
-    if let Some(user) = &launch.user {
+    set_limits(&brief.rlimits)?;
+    if let Some(user) = &brief.user {
         become_user(user)?;
     }
-    die_with_keeper(ground)?;
-    enter(&launch.working_dir)?;
+    die_with_keeper(&brief.ground)?;
+    enter(&brief.working_dir)?;
     Ok(identity)
-}
-
-/// The first number behind the sockets.
-fn behind(launch: &Launch) -> RawFd {
-    RawFd::try_from(launch.sockets.len()).unwrap_or(RawFd::MAX).saturating_add(3)
 }
 
 /// Asks to be killed when the keeper ends, and makes sure that it has not ended already.
@@ -170,59 +287,51 @@ fn die_with_keeper(ground: &Ground) -> Result<(), Failure> {
 }
 
 fn end_if_orphaned(ground: &Ground) {
-    if std::os::unix::process::parent_id() != ground.keeper {
-        sys::exit_now(127);
+    let parent = rustix::process::getppid().map(|pid| pid.as_raw_nonzero().get().unsigned_abs());
+    if parent != Some(ground.keeper) {
+        raw::exit_now(127);
     }
 }
 
 /// Writes the record with one call, so that it is there or is torn, and never overwrites one.
-fn write_record(launch: &Launch, ground: &Ground) -> Result<Identity, Failure> {
+fn write_record(brief: &Brief) -> Result<Identity, Failure> {
     let fail = |errno| Failure::at(LaunchStage::Record)(errno);
     let identity = Identity::own();
-    let record = Record {
-        run: launch.run,
-        key: launch.key.clone(),
-        identity,
-        boot_id: ground.boot_id.clone(),
-        cgroup: launch.cgroup.clone(),
-        aux: launch.aux,
-        started: clock::now(),
-    };
     let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
     let mode = Mode::RUSR | Mode::WUSR;
-    let name = record::file_name(launch.run);
-    let file = rustix::fs::openat(&ground.records, name, flags, mode).map_err(fail)?;
-    File::from(file)
-        .write_all(record.to_text().as_bytes())
-        .map_err(Failure::at(LaunchStage::Record))?;
+    let records = &brief.ground.records;
+    let file = rustix::fs::openat(records, &brief.record_name, flags, mode).map_err(fail)?;
+    brief.record.write(&identity, &file).map_err(fail)?;
     Ok(identity)
 }
 
-fn set_up_stdio(launch: &Launch, ground: &Ground) -> Result<(), Failure> {
-    let fail = |errno: nix::errno::Errno| Failure::at(LaunchStage::Log)(errno);
-    nix::unistd::dup2_stdin(&ground.null).map_err(fail)?;
-    let opened;
-    let log = match &launch.log {
-        Log::Passed(descriptor) => descriptor,
-        Log::Path(path) => {
-            let fail = |errno: Errno| Failure {
-                subject: path.as_bytes().to_vec(),
-                ..Failure::at(LaunchStage::Log)(errno)
-            };
+fn set_up_stdio(brief: &Brief) -> Result<(), Failure> {
+    let fail = |errno| Failure::at(LaunchStage::Log)(errno);
+    rustix::stdio::dup2_stdin(&brief.ground.null).map_err(fail)?;
+    match &brief.log {
+        Destination::Number(number) => become_output(*number),
+        Destination::Path(path) => {
+            let fail = |errno| Failure::of(LaunchStage::Log, path.as_bytes())(errno);
             let flags =
                 OFlags::WRONLY | OFlags::APPEND | OFlags::CREATE | OFlags::NOCTTY | OFlags::CLOEXEC;
             // A symlink in its place would have something else written.
             let flags = flags | OFlags::NOFOLLOW;
             let mode = Mode::RUSR | Mode::WUSR;
             // A FIFO in its place would be waited for until somebody reads it.
-            opened =
+            let opened =
                 rustix::fs::open(path.as_c_str(), flags | OFlags::NONBLOCK, mode).map_err(fail)?;
             rustix::fs::fcntl_setfl(&opened, OFlags::APPEND).map_err(fail)?;
-            &opened
+            become_output(opened.as_raw_fd())
         }
-    };
-    nix::unistd::dup2_stdout(log).map_err(fail)?;
-    nix::unistd::dup2_stderr(log).map_err(fail)
+    }
+}
+
+#[expect(unsafe_code, reason = "the descriptor is known by its number")]
+fn become_output(number: RawFd) -> Result<(), Failure> {
+    // SAFETY: it is open: it was passed for this launch, or was opened just now.
+    let log = unsafe { BorrowedFd::borrow_raw(number) };
+    rustix::stdio::dup2_stdout(log).map_err(Failure::at(LaunchStage::Log))?;
+    rustix::stdio::dup2_stderr(log).map_err(Failure::at(LaunchStage::Log))
 }
 
 /// Both stay as they are where nothing is declared.
@@ -266,47 +375,42 @@ fn resource(limit: Rlimit) -> Resource {
     }
 }
 
+/// Of this thread, which is the only one, or becomes it when it executes a program. Takes memory: who is to
+/// be somebody else has memory of its own.
 pub(super) fn become_user(user: &Credentials) -> Result<(), Failure> {
-    let fail = |errno: nix::errno::Errno| Failure::at(LaunchStage::User)(errno);
+    let fail = |errno| Failure::at(LaunchStage::User)(errno);
     let groups: Vec<Gid> = user.groups.iter().map(|group| Gid::from_raw(*group)).collect();
-    nix::unistd::setgroups(&groups).map_err(fail)?;
+    rustix::thread::set_thread_groups(&groups).map_err(fail)?;
     let group = Gid::from_raw(user.gid);
-    nix::unistd::setresgid(group, group, group).map_err(fail)?;
+    rustix::thread::set_thread_res_gid(group, group, group).map_err(fail)?;
     let user = Uid::from_raw(user.uid);
-    nix::unistd::setresuid(user, user, user).map_err(fail)
+    rustix::thread::set_thread_res_uid(user, user, user).map_err(fail)
 }
 
 pub(super) fn enter(folder: &CStr) -> Result<(), Failure> {
-    rustix::process::chdir(folder).map_err(|errno| Failure {
-        subject: folder.to_bytes().to_vec(),
-        ..Failure::at(LaunchStage::WorkingDir)(errno)
-    })
+    rustix::process::chdir(folder).map_err(Failure::of(LaunchStage::WorkingDir, folder.to_bytes()))
 }
 
 /// Withdraws the wish to die with the keeper, and executes the program.
-fn leave(
-    launch: &Launch,
-    ground: &Ground,
-    argv: &[*const libc::c_char],
-    env: &[*const libc::c_char],
-) -> Failure {
+fn leave(brief: &Brief) -> Failure {
     if let Err(errno) = rustix::process::set_parent_process_death_signal(None) {
         return Failure::at(LaunchStage::Exec)(errno);
     }
-    end_if_orphaned(ground);
-    crash::point("a child is about to execute its program");
-    execute(&launch.candidates, argv, env, || end_if_orphaned(ground)).unwrap_or_else(|| Failure {
-        subject: launch.argv.first().map_or_else(Vec::new, |name| name.as_bytes().to_vec()),
-        ..Failure::at(LaunchStage::Exec)(Errno::NOENT)
+    end_if_orphaned(&brief.ground);
+    brief.points.point("a child is about to execute its program");
+    let look = || end_if_orphaned(&brief.ground);
+    execute(&brief.candidates, &brief.argv, &brief.env, look).unwrap_or_else(|| {
+        let program = brief.argv.texts.first().map_or(&[][..], |name| name.as_bytes());
+        Failure::of(LaunchStage::Exec, program)(Errno::NOENT)
     })
 }
 
 /// Executes the first candidate that can be; comes back only with the reason why none can, `None` if
-/// none is there. `look` is called before anything is tried again. The arrays are those of `pointers`.
+/// none is there. `look` is called before anything is tried again.
 pub(super) fn execute(
     candidates: &[CString],
-    argv: &[*const libc::c_char],
-    env: &[*const libc::c_char],
+    argv: &Strings,
+    env: &Strings,
     look: impl Fn(),
 ) -> Option<Failure> {
     // As with a shell: a folder that lacks the program is passed over, and a file that may not be
@@ -334,22 +438,17 @@ pub(super) fn execute(
     first
 }
 
-pub(super) fn pointers(texts: &[CString]) -> Vec<*const libc::c_char> {
-    texts.iter().map(|text| text.as_ptr()).chain([std::ptr::null()]).collect()
-}
-
 #[expect(unsafe_code, reason = "the safe wrapper makes new arrays at each try")]
-fn execve(path: &CStr, argv: &[*const libc::c_char], env: &[*const libc::c_char]) -> Errno {
-    // SAFETY: both arrays were made by `pointers`: they end with a null pointer, and the texts that
-    // they point to live as long as the launch.
-    unsafe { libc::execve(path.as_ptr(), argv.as_ptr(), env.as_ptr()) };
-    sys::last_errno()
+fn execve(path: &CStr, argv: &Strings, env: &Strings) -> Errno {
+    // SAFETY: both arrays end with a null pointer, and the texts that they point to live as long as they
+    // do; the one that is not among them lies in the brief.
+    unsafe { raw::execute(path, &argv.pointers, &env.pointers) }
 }
 
 /// Finds out what the error number does not say: ENOENT may be about the interpreter, EACCES about a
 /// folder or a missing permission.
-fn inspect(candidate: &CStr, errno: Errno) -> (Detail, Vec<u8>) {
-    let subject = candidate.to_bytes().to_vec();
+fn inspect(candidate: &CStr, errno: Errno) -> (Detail, Subject) {
+    let subject = Subject::new(candidate.to_bytes());
     let Ok(found) = rustix::fs::stat(candidate) else { return (Detail::None, subject) };
     match errno {
         Errno::NOENT => interpreter(candidate).unwrap_or((Detail::LoaderMissing, subject)),
@@ -363,22 +462,23 @@ fn inspect(candidate: &CStr, errno: Errno) -> (Detail, Vec<u8>) {
 
 /// The program that the kernel needs to run this file: the one after `#!`, or the loader that an ELF
 /// file names.
-fn interpreter(path: &CStr) -> Option<(Detail, Vec<u8>)> {
-    let file = File::open(Path::new(std::ffi::OsStr::from_bytes(path.to_bytes()))).ok()?;
-    let mut head = Vec::new();
-    (&file).take(256).read_to_end(&mut head).ok()?;
+fn interpreter(path: &CStr) -> Option<(Detail, Subject)> {
+    let file = rustix::fs::open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).ok()?;
+    let mut head = [0; 256];
+    let length = rustix::io::pread(&file, &mut head, 0).ok()?;
+    let head = head.get(..length)?;
     if let Some(line) = head.strip_prefix(b"#!") {
         // A carriage return is part of the name, as it is to the kernel: the explanation of the
         // failure looks for it.
         let line = line.split(|byte| *byte == b'\n').next()?.trim_ascii_start();
         let name = line.split(|byte| matches!(byte, b' ' | b'\t')).next()?;
-        return Some((Detail::InterpreterMissing, name.to_vec()));
+        return Some((Detail::InterpreterMissing, Subject::new(name)));
     }
-    loader(&file, &head).map(|name| (Detail::LoaderMissing, name))
+    loader(&file, head).map(|name| (Detail::LoaderMissing, name))
 }
 
 /// The `PT_INTERP` entry of a 64-bit little-endian ELF file.
-fn loader(file: &File, head: &[u8]) -> Option<Vec<u8>> {
+fn loader(file: &OwnedFd, head: &[u8]) -> Option<Subject> {
     if !head.starts_with(b"\x7fELF\x02\x01") {
         return None;
     }
@@ -388,13 +488,14 @@ fn loader(file: &File, head: &[u8]) -> Option<Vec<u8>> {
     let table = number(head, 32)?;
     for index in 0..u64::from(count.min(64)) {
         let mut entry = [0; 56];
-        file.read_exact_at(&mut entry, table.checked_add(index * 56)?).ok()?;
-        if entry.starts_with(&3_u32.to_le_bytes()) {
+        let length = rustix::io::pread(file, &mut entry, table.checked_add(index * 56)?).ok()?;
+        if length == entry.len() && entry.starts_with(&3_u32.to_le_bytes()) {
+            let mut name = [0; MAX_NAME];
             let length = usize::try_from(number(&entry, 32)?).ok()?.min(MAX_NAME);
-            let mut name = vec![0; length];
-            file.read_exact_at(&mut name, number(&entry, 8)?).ok()?;
-            name.retain(|byte| *byte != 0);
-            return Some(name);
+            let length =
+                rustix::io::pread(file, name.get_mut(..length)?, number(&entry, 8)?).ok()?;
+            let name = name.get(..length)?.split(|byte| *byte == 0).next()?;
+            return Some(Subject::new(name));
         }
     }
     None

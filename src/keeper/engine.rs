@@ -22,7 +22,7 @@ use std::time::Duration;
 use super::console::say;
 use super::spawn::Ground;
 use super::sys::{self, Forked};
-use super::{clock, socket};
+use super::{clock, raw, socket};
 use crate::model::Time;
 
 /// An engine that lived this long was a good one: the backoff begins anew.
@@ -170,10 +170,10 @@ impl Engine {
 /// alone, which passes it on in order.
 fn become_engine(candidates: &[CString], argv: &[CString], ground: &Ground, socket: &OwnedFd) -> ! {
     let _ = rustix::process::setpgid(None, None);
-    sys::reset_signals(ground.ignored);
+    raw::reset_signals(ground.ignored);
     let _ = nix::sys::signal::SigSet::empty().thread_set_mask();
     let _ = nix::unistd::dup2_stdin(&ground.null);
-    sys::close_on_exec_from(3);
+    raw::close_on_exec_from(3);
     if sys::place_at_three(socket.as_fd()).is_ok() {
         for candidate in candidates {
             let _ = nix::unistd::execv(candidate, argv);
@@ -185,7 +185,7 @@ fn become_engine(candidates: &[CString], argv: &[CString], ground: &Ground, sock
         "cannot execute the engine {program}: {error} (descriptor {})",
         socket.as_raw_fd()
     ));
-    sys::exit_now(127)
+    raw::exit_now(127)
 }
 
 #[cfg(test)]

@@ -16,6 +16,7 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::Duration;
 
 use nix::sys::signal::{SigSet, Signal};
@@ -31,13 +32,14 @@ use super::console::say;
 use super::engine::Engine;
 use super::estate::EstateError;
 use super::freezer::Freezer;
+use super::lend::Stacks;
 use super::oom::OomKills;
 use super::poller::{Poller, Source};
 use super::spare::Spare;
 use super::spawn::Ground;
 use super::table::{Table, Tree, Watch};
 use super::wire::Containment;
-use super::{clock, identity, lock, succession, sys};
+use super::{clock, identity, lock, raw, succession, sys};
 use crate::crash;
 use crate::home::{HomeError, private_folder};
 use crate::model::{RunId, Time};
@@ -135,7 +137,9 @@ pub(super) enum Ending {
 #[derive(Debug)]
 pub(super) struct Keeper {
     pub(super) config: KeeperConfig,
-    pub(super) ground: Ground,
+    pub(super) ground: Arc<Ground>,
+    /// For children that are about to execute their program.
+    pub(super) stacks: Stacks,
     pub(super) groups: Option<Groups>,
     pub(super) oom_kills: OomKills,
     pub(super) table: Table,
@@ -174,7 +178,7 @@ impl Keeper {
     pub(super) fn set_up(config: KeeperConfig) -> Result<Self, KeeperError> {
         keep_standard_streams()?;
         let estate = config.estate_fd.map(succession::read_estate).transpose()?;
-        sys::close_on_exec_from(3);
+        raw::close_on_exec_from(3);
         let previous = config.previous_fd.and_then(|number| sys::adopt_descriptor(number).ok());
         let lock = if let Some(estate) = &estate {
             estate.lock.try_clone().map_err(setup("use the lock"))?
@@ -216,7 +220,7 @@ impl Keeper {
         poller
             .watch(&signals, Source::Signals, EventFlags::IN)
             .map_err(setup("wait for signals"))?;
-        let ground = Ground {
+        let ground = Arc::new(Ground {
             records: open_records(&config)?,
             null: open_null()?,
             boot_id: identity::boot_id().map_err(setup("read the id of this boot"))?,
@@ -224,10 +228,11 @@ impl Keeper {
             nofile,
             ignored: sys::ignored_signals(),
             keeper: std::process::id(),
-        };
+        });
         let mut keeper = Self {
             config,
             ground,
+            stacks: Stacks::default(),
             groups,
             oom_kills: OomKills::of_this_process(),
             table: Table::default(),
@@ -276,6 +281,7 @@ impl Keeper {
             }
             if self.tidy_at.is_some_and(|due| due <= now) {
                 self.tidy_at = None;
+                self.stacks.clear();
                 crate::memory::give_back();
             }
             self.tell();

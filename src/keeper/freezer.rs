@@ -38,7 +38,7 @@ use super::poller::poll_one;
 use super::sys::{self, Forked};
 use super::table::{Phase, Run, Tree};
 use super::wire::Scope;
-use super::{cgroup, clock, tree};
+use super::{cgroup, clock, raw, tree};
 use crate::model::{RunId, Time};
 
 /// What the freezer says once nothing moves.
@@ -165,7 +165,7 @@ impl Keeper {
         for run in frozen.into_iter().rev() {
             run.thaw(self);
         }
-        sys::exit_now(0)
+        raw::exit_now(0)
     }
 
     fn freeze_run(&self, id: RunId, deadline: Time) -> (Frozen<'_>, bool) {

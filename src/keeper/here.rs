@@ -14,12 +14,10 @@
 
 use std::ffi::CString;
 
-use nix::sys::signal::SigSet;
-
-use super::child::{self, Failure};
+use super::child::{self, Failure, Strings, Subject};
 use super::spawn::candidates;
-use super::sys;
 use super::wire::{Credentials, Detail, LaunchFailure};
+use super::{raw, sys};
 use crate::model::spec::{LimitSpec, Rlimit};
 use crate::model::{LaunchStage, RunId};
 
@@ -48,26 +46,27 @@ pub fn become_program(program: Program) -> LaunchFailure {
     let failure = attempt(program).unwrap_or_else(|failure| failure);
     let Failure { stage, errno, detail, subject } = failure;
     // A run that no keeper knows.
-    LaunchFailure { run: RunId(0), stage, errno: errno.raw_os_error(), detail, subject }
+    let (errno, subject) = (errno.raw_os_error(), subject.bytes().to_vec());
+    LaunchFailure { run: RunId(0), stage, errno, detail, subject }
 }
 
 fn attempt(program: Program) -> Result<Failure, Failure> {
     let Program { argv, env, working_dir, user, umask, nice, rlimits } = program;
-    let missing = |subject| Failure {
+    let missing = |name: &[u8]| Failure {
         stage: LaunchStage::Exec,
         errno: rustix::io::Errno::NOENT,
         detail: Detail::None,
-        subject,
+        subject: Subject::new(name),
     };
     let name = argv.first().cloned().unwrap_or_default();
     // As in a shell, no program has an empty name.
     if name.is_empty() {
-        return Err(missing(name));
+        return Err(missing(&name));
     }
     let candidates = texts(candidates(&name, &env))?;
     let (argv, env, working_dir) = (texts(argv)?, texts(env)?, text(working_dir)?);
     // Made now, because afterwards a limit on memory may apply.
-    let (argv_array, env_array) = (child::pointers(&argv), child::pointers(&env));
+    let (argv, env) = (Strings::new(argv), Strings::new(env));
 
     child::set_priority_and_mask(nice, umask)?;
     child::set_limits(&rlimits)?;
@@ -76,9 +75,9 @@ fn attempt(program: Program) -> Result<Failure, Failure> {
     }
     child::enter(&working_dir)?;
     sys::set_signal(libc::SIGPIPE, false);
-    SigSet::empty().thread_set_mask().map_err(Failure::at(LaunchStage::Exec))?;
-    let failure = child::execute(&candidates, &argv_array, &env_array, || {});
-    Ok(failure.unwrap_or_else(|| missing(name)))
+    raw::unblock_signals().map_err(Failure::at(LaunchStage::Exec))?;
+    let failure = child::execute(&candidates, &argv, &env, || {});
+    Ok(failure.unwrap_or_else(|| missing(&name)))
 }
 
 fn texts(list: Vec<Vec<u8>>) -> Result<Vec<CString>, Failure> {

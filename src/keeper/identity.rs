@@ -14,6 +14,7 @@ use std::io::{self, Read};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::event::{PollFd, PollFlags};
+use rustix::fs::{Mode, OFlags};
 use rustix::process::{Pid, PidfdFlags};
 
 use super::sys::{self, PidfdExit};
@@ -34,12 +35,12 @@ pub struct Identity {
 }
 
 impl Identity {
-    /// That of the calling process.
+    /// That of the calling process. Takes no memory.
     pub(super) fn own() -> Self {
         let pid = std::process::id();
         let inode = open(pid).map_or(0, |pidfd| inode(pidfd.as_fd()));
         // A look into /proc is dear: the kernel makes a folder for the process, and removes it with its end.
-        let stat = if inode == 0 { Stat::read(pid) } else { None };
+        let stat = if inode == 0 { Stat::own() } else { None };
         Self { pid, inode, start_ticks: stat.map_or(0, |stat| stat.start_ticks) }
     }
 }
@@ -68,6 +69,15 @@ impl Stat {
         let mut buffer = [0; 1024];
         let mut file = fs::File::open(format!("/proc/{pid}/stat")).ok()?;
         let length = file.read(&mut buffer).ok()?;
+        Self::parse(buffer.get(..length)?)
+    }
+
+    /// Those of the calling process. Takes no memory.
+    fn own() -> Option<Self> {
+        let mut buffer = [0; 1024];
+        let flags = OFlags::RDONLY | OFlags::CLOEXEC;
+        let file = rustix::fs::open(c"/proc/self/stat", flags, Mode::empty()).ok()?;
+        let length = rustix::io::read(&file, &mut buffer).ok()?;
         Self::parse(buffer.get(..length)?)
     }
 
@@ -208,6 +218,10 @@ mod tests {
         let pid = std::process::id();
         let stat = Stat::read(pid).unwrap();
         assert_eq!(stat.pid, pid);
+        assert_eq!(
+            Stat::own().map(|own| (own.pid, own.start_ticks)),
+            Some((pid, stat.start_ticks))
+        );
         let pidfd = open(pid).unwrap();
         let myself = Identity { pid, inode: inode(pidfd.as_fd()), start_ticks: stat.start_ticks };
         assert!(open_exactly(&myself, |_| true).is_some());

@@ -128,6 +128,9 @@ impl Keeper {
             Passage::Pending => return,
         };
         self.poller.unwatch(&*barrier);
+        if let Some(stack) = barrier.take_stack() {
+            self.stacks.give(stack);
+        }
         crash::point("a barrier is passed");
         let was_executed = matches!(phase, Phase::Running(_));
         run.phase = phase;

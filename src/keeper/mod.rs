@@ -8,7 +8,8 @@
 //!
 //!   event_loop ── waits            lifecycle ── reap, settle      requests ── what the engine asks
 //!   telling ──── what it is told   table ────── what is known     engine ──── the engine's process
-//!   spawn, child ─ fork to exec    cgroup, tree ─ what belongs to a run
+//!   spawn, child ─ clone to exec   cgroup, tree ─ what belongs to a run
+//!   lend ───────── memory that a child borrows until it executes
 //!   oom ────────── who was killed for want of memory
 //!   freezer ────── a component that is held still for a moment
 //!   wire, socket ─ messages        record ────── what a later daemon finds
@@ -57,11 +58,13 @@ pub mod explain;
 pub mod freezer;
 pub mod here;
 pub mod identity;
+mod lend;
 mod lifecycle;
 pub mod limits;
 pub mod lock;
 mod oom;
 mod poller;
+mod raw;
 pub mod record;
 mod requests;
 pub mod socket;

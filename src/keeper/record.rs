@@ -15,10 +15,12 @@
 //! Deliberately absent: the environment and the arguments, which may hold secrets; fsync, because a
 //! record means nothing after a loss of power.
 
-use std::fmt::Write as _;
 use std::fs;
-use std::io;
+use std::io::{self, Cursor, IoSlice, Write};
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
+
+use rustix::io::Errno;
 
 use super::identity::Identity;
 use crate::model::{RunId, Time};
@@ -45,24 +47,49 @@ pub struct Record {
     pub started: Time,
 }
 
+/// A record that lacks only what the process itself knows. Writing it takes no memory.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) struct Draft {
+    before: String,
+    after: String,
+}
+
+/// Room for the lines of an [`Identity`]: three words and three numbers of at most twenty digits.
+const IDENTITY: usize = 96;
+
+impl Draft {
+    /// Writes the record with one call. What does not go in by that has no room.
+    pub(super) fn write(&self, identity: &Identity, file: &OwnedFd) -> Result<(), Errno> {
+        let mut room = [0; IDENTITY];
+        let [before, own, after] = self.parts(identity, &mut room);
+        let slices = [IoSlice::new(before), IoSlice::new(own), IoSlice::new(after)];
+        let length = before.len() + own.len() + after.len();
+        let written = rustix::io::writev(file, &slices)?;
+        if written == length { Ok(()) } else { Err(Errno::NOSPC) }
+    }
+
+    fn parts<'a>(&'a self, identity: &Identity, room: &'a mut [u8; IDENTITY]) -> [&'a [u8]; 3] {
+        let Identity { pid, inode, start_ticks } = identity;
+        let mut own = Cursor::new(&mut room[..]);
+        // There is room for every number.
+        let _ = write!(own, "pid {pid}\ninode {inode}\nstart {start_ticks}\n");
+        let length = usize::try_from(own.position()).unwrap_or(IDENTITY);
+        [self.before.as_bytes(), room.get(..length).unwrap_or_default(), self.after.as_bytes()]
+    }
+}
+
 impl Record {
-    /// The text of the file.
-    pub(super) fn to_text(&self) -> String {
-        let Identity { pid, inode, start_ticks } = self.identity;
-        let mut text = String::with_capacity(512);
-        // Writing to a String cannot fail.
-        let _ = write!(
-            text,
-            "{FIRST_LINE}\nrun {}\nkey {}\npid {pid}\ninode {inode}\nstart {start_ticks}\n\
-             boot {}\ncgroup {}\naux {}\nstarted {}\n{LAST_LINE}\n",
-            self.run,
-            self.key,
-            self.boot_id,
-            self.cgroup.as_deref().map_or("-".into(), Path::to_string_lossy),
-            u8::from(self.aux),
-            self.started.as_nanos(),
-        );
-        text
+    /// The same without the identity.
+    pub(super) fn draft(&self) -> Draft {
+        let cgroup = self.cgroup.as_deref().map_or("-".into(), Path::to_string_lossy);
+        let (aux, started) = (u8::from(self.aux), self.started.as_nanos());
+        Draft {
+            before: format!("{FIRST_LINE}\nrun {}\nkey {}\n", self.run, self.key),
+            after: format!(
+                "boot {}\ncgroup {cgroup}\naux {aux}\nstarted {started}\n{LAST_LINE}\n",
+                self.boot_id
+            ),
+        }
     }
 
     /// Reads the text of a file; `None` if it is not complete.
@@ -146,9 +173,17 @@ fn run_of(path: &Path) -> Option<RunId> {
 
 #[cfg(test)]
 mod tests {
+    use std::io::Read;
+
     use proptest::prelude::*;
 
     use super::*;
+
+    fn text(record: &Record) -> String {
+        let mut room = [0; IDENTITY];
+        let parts = record.draft().parts(&record.identity, &mut room).concat();
+        String::from_utf8(parts).unwrap()
+    }
 
     fn sample() -> Record {
         Record {
@@ -165,7 +200,7 @@ mod tests {
     #[test]
     fn s38_a_record_survives_the_trip_and_a_torn_one_is_known_as_such() {
         for record in [sample(), Record { cgroup: None, aux: true, ..sample() }] {
-            let text = record.to_text();
+            let text = text(&record);
             assert_eq!(Record::parse(&text), Some(record));
             for length in 0..text.len() {
                 assert_eq!(Record::parse(&text[..length]), None, "{length}");
@@ -174,10 +209,24 @@ mod tests {
     }
 
     #[test]
+    fn what_is_written_is_read_and_the_largest_numbers_have_room() {
+        let identity = Identity { pid: u32::MAX, inode: u64::MAX, start_ticks: u64::MAX };
+        let record = Record { identity, ..sample() };
+        let mut file = tempfile::tempfile().unwrap();
+        record.draft().write(&identity, &file.try_clone().unwrap().into()).unwrap();
+        let mut written = String::new();
+        std::io::Seek::rewind(&mut file).unwrap();
+        file.read_to_string(&mut written).unwrap();
+        assert_eq!(Record::parse(&written), Some(record));
+        let full = fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
+        assert_eq!(sample().draft().write(&identity, &full.into()), Err(Errno::NOSPC));
+    }
+
+    #[test]
     fn a_folder_is_read_whatever_else_lies_in_it() {
         let folder = tempfile::tempdir().unwrap();
-        fs::write(folder.path().join("17.run"), sample().to_text()).unwrap();
-        fs::write(folder.path().join("18.run"), sample().to_text()).unwrap();
+        fs::write(folder.path().join("17.run"), text(&sample())).unwrap();
+        fs::write(folder.path().join("18.run"), text(&sample())).unwrap();
         fs::write(folder.path().join("19.run"), "stigmer-run 1\nrun 19\n").unwrap();
         fs::write(folder.path().join("20.run"), [0xff, 0xfe]).unwrap();
         fs::write(folder.path().join("readme"), "").unwrap();

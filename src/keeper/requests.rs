@@ -183,7 +183,7 @@ impl Keeper {
         }
     }
 
-    fn launch(&self, mut launch: Launch, own_group: bool) -> Result<Run, LaunchFailure> {
+    fn launch(&mut self, mut launch: Launch, own_group: bool) -> Result<Run, LaunchFailure> {
         let id = launch.run;
         // Where a group cannot be had for this run, it is contained by best effort rather than not
         // started.
@@ -197,9 +197,12 @@ impl Keeper {
         // Taken before the program can do anything: a busy keeper hears of the exec long after the program
         // has written its first lines, which are lines of this run.
         let spawned_at = clock::now();
-        let forked = launch.fork(group.as_ref().map(|(_, folder)| folder.as_fd()), &self.ground);
-        let (pid, barrier) = forked.inspect_err(|_| {
-            if let Some(path) = &launch.cgroup {
+        let (key, aux) = (launch.key.clone(), launch.aux);
+        let (cgroup, folder) = group.unzip();
+        let folder = folder.as_ref().map(AsFd::as_fd);
+        let started = launch.start(spawned_at, folder, &self.ground, &mut self.stacks);
+        let (pid, barrier) = started.inspect_err(|_| {
+            if let Some(path) = &cgroup {
                 cgroup::remove(path);
             }
         })?;
@@ -207,14 +210,14 @@ impl Keeper {
         if let Err(errno) = watched {
             // The kernel has no memory for one more watch. The child is ended before it gets
             // anywhere; how it ended is told when it is reaped.
-            say(format_args!("cannot watch the launch of {}: {errno}", launch.key));
+            say(format_args!("cannot watch the launch of {key}: {errno}"));
             let _ = sys::signal_child(pid, libc::SIGKILL);
         }
-        let mut run = Run::new(&launch.key, launch.aux, Phase::Launching(barrier));
+        let mut run = Run::new(&key, aux, Phase::Launching(barrier));
         run.pid = pid;
         run.spawned_at = spawned_at;
         run.origin = Origin::Child;
-        run.group = launch.cgroup.map(Into::into);
+        run.group = cgroup.map(Into::into);
         Ok(run)
     }
 

@@ -1,7 +1,7 @@
 //! Starting a process, as the keeper sees it.
 //!
 //! ```text
-//!   prepare ──► fork ──────────────► Barrier ──┬─ report "failed", end of file ─► Failed
+//!   prepare ──► start ─────────────► Barrier ──┬─ report "failed", end of file ─► Failed
 //!   (checks)     │                             ├─ report "ready",  end of file ─► Executed
 //!                └─ child::become_program      └─ end of file alone             ─► Died
 //! ```
@@ -11,9 +11,10 @@
 //! child ended: code 127 of a program is not a missing program.
 //!
 //! The keeper never waits for the child: a working directory on a file server that is down holds up
-//! that component and nothing else. For the same reason it forks, and does not use vfork.
+//! that component and nothing else. So it does not use vfork; but where it can, it lends the child its own
+//! memory, see [`super::lend`].
 //!
-//! Invariant: everything that can be checked is checked before the fork.
+//! Invariant: everything that can be checked is checked before there is a child.
 
 use std::collections::BTreeMap;
 use std::ffi::CString;
@@ -21,11 +22,13 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use rustix::io::Errno;
 use rustix::pipe::PipeFlags;
 
-use super::child;
+use super::child::{self, Brief};
+use super::lend::{self, Loan, Stack, Stacks};
 use super::sys::{self, Forked};
 use super::wire::{
     Credentials, Detail, HandedDown, LaunchFailure, LogTarget, MAX_NAME, Spawn, detail_from,
@@ -33,7 +36,7 @@ use super::wire::{
 };
 use crate::crash;
 use crate::model::spec::{LimitSpec, Rlimit};
-use crate::model::{LaunchStage, RunId};
+use crate::model::{LaunchStage, RunId, Time};
 
 /// Where programs are looked for when the component's environment has no `PATH`.
 const DEFAULT_PATH: &[u8] = b"/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -84,7 +87,7 @@ pub(super) struct Launch {
     pub(super) rlimits: Vec<(Rlimit, LimitSpec)>,
     pub(super) log: Log,
     pub(super) cgroup: Option<PathBuf>,
-    /// Become the numbers from 3 on. The keeper holds them, and does nothing else until the fork.
+    /// Become the numbers from 3 on. The keeper holds them, and does nothing else until the child is there.
     pub(super) sockets: Vec<RawFd>,
 }
 
@@ -155,23 +158,33 @@ impl Launch {
         })
     }
 
-    /// Forks. The child becomes the program, the keeper gets its pid and the barrier.
-    pub(super) fn fork(
-        &self,
+    /// Makes a child that becomes the program. The keeper gets its pid and the barrier.
+    pub(super) fn start(
+        self,
+        at: Time,
         group: Option<BorrowedFd<'_>>,
-        ground: &Ground,
+        ground: &Arc<Ground>,
+        stacks: &mut Stacks,
     ) -> Result<(u32, Barrier), LaunchFailure> {
-        let refuse = |errno| failure(self.run, LaunchStage::Fork, errno);
+        let run = self.run;
+        let refuse = |errno| failure(run, LaunchStage::Fork, errno);
         let (reader, writer) =
             rustix::pipe::pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK).map_err(refuse)?;
-        crash::launch();
-        match sys::fork_into(group).map_err(refuse)? {
-            Forked::Child => child::become_program(self, ground, writer.as_fd()),
-            Forked::Parent(pid) => {
-                crash::point("forked");
-                Ok((pid, Barrier { pipe: File::from(reader), received: Vec::new() }))
+        // Who is to be somebody else gets memory of its own.
+        let may_borrow = lend::IS_POSSIBLE && self.user.is_none();
+        let (mut brief, _passed) = Brief::new(self, at, &writer, ground);
+        let (pid, loan) = if may_borrow {
+            let stack = stacks.take().map_err(refuse)?;
+            let (pid, loan) = lend::lend(Box::new(brief), stack, group).map_err(refuse)?;
+            (pid, Some(loan))
+        } else {
+            match sys::fork_into(group).map_err(refuse)? {
+                Forked::Child => child::become_program(&mut brief),
+                Forked::Parent(pid) => (pid, None),
             }
-        }
+        };
+        crash::point("forked");
+        Ok((pid, Barrier { pipe: File::from(reader), received: Vec::new(), loan, stack: None }))
     }
 }
 
@@ -215,6 +228,10 @@ pub(super) fn candidates(program: &[u8], env: &[Vec<u8>]) -> Vec<Vec<u8>> {
 pub(super) struct Barrier {
     pipe: File,
     received: Vec<u8>,
+    /// What the child has borrowed.
+    loan: Option<Loan>,
+    /// Taken back from it.
+    stack: Option<Stack>,
 }
 
 /// What came through the barrier.
@@ -236,7 +253,13 @@ pub(super) enum Passage {
 impl Barrier {
     /// The barrier of a launch that a former program of this keeper began.
     pub(super) fn restored(pipe: OwnedFd, received: Vec<u8>) -> Self {
-        Self { pipe: File::from(pipe), received }
+        // What it has borrowed is its own since the keeper executed another program.
+        Self { pipe: File::from(pipe), received, loan: None, stack: None }
+    }
+
+    /// The stack that the child had, once it does not need it any more.
+    pub(super) fn take_stack(&mut self) -> Option<Stack> {
+        self.stack.take()
     }
 
     /// What has come through it so far.
@@ -249,11 +272,24 @@ impl Barrier {
         let mut buffer = [0; 2048];
         loop {
             match self.pipe.read(&mut buffer) {
-                Ok(0) => return parse_report(&self.received, run),
+                Ok(0) => {
+                    self.take_back();
+                    return parse_report(&self.received, run);
+                }
                 Ok(length) => self.received.extend(buffer.iter().take(length)),
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(_) => return Passage::Pending,
             }
+        }
+    }
+
+    #[expect(unsafe_code, reason = "the end of a loan is known by the end of the file")]
+    fn take_back(&mut self) {
+        if let Some(loan) = self.loan.take() {
+            // SAFETY: the other end is closed. The child alone had it, which never closes it; so it has
+            // executed its program, for which the kernel takes the old memory away before it closes what
+            // is marked, or has ended.
+            self.stack = Some(unsafe { loan.take_back() });
         }
     }
 }

@@ -6,12 +6,16 @@
 //! Deliberately absent: anything that a crate wraps already, and any use of a bare pid to signal a
 //! process that may have been reaped by somebody else.
 
+use std::ffi::c_void;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::ptr::NonNull;
 use std::time::Duration;
 
 use rustix::io::Errno;
 use rustix::process::{Pid, WaitId, WaitIdOptions};
+
+use super::raw;
 
 /// Which side of a fork this is.
 pub(super) enum Forked {
@@ -24,7 +28,7 @@ pub(super) enum Forked {
 /// The argument of `clone3(2)` up to the `cgroup` field (kernel 5.7).
 #[repr(C)]
 #[derive(Default)]
-struct CloneArguments {
+pub(super) struct CloneArguments {
     flags: u64,
     pidfd: u64,
     child_tid: u64,
@@ -40,22 +44,36 @@ struct CloneArguments {
 
 const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
 
+impl CloneArguments {
+    /// A child that starts its life inside `group` where one is given.
+    pub(super) fn child_in(group: Option<BorrowedFd<'_>>) -> Self {
+        Self {
+            flags: if group.is_some() { CLONE_INTO_CGROUP } else { 0 },
+            exit_signal: u64::from(libc::SIGCHLD.unsigned_abs()),
+            cgroup: group.map_or(0, |group| u64::from(group.as_raw_fd().unsigned_abs())),
+            ..Self::default()
+        }
+    }
+
+    /// It shares the memory of its parent and runs on this stack, given by its lower end.
+    pub(super) fn share_memory(&mut self, stack: NonNull<c_void>, size: usize) {
+        self.flags |= u64::from(libc::CLONE_VM.unsigned_abs());
+        self.stack = u64::try_from(stack.as_ptr().expose_provenance()).unwrap_or(0);
+        self.stack_size = u64::try_from(size).unwrap_or(0);
+    }
+}
+
 /// Forks; the child starts its life inside `group` where one is given.
 ///
 /// The keeper has one thread, so the child may run plain code: no lock can be held by a thread that
 /// the fork left behind.
 #[expect(unsafe_code, reason = "clone3 has no wrapper")]
 pub(super) fn fork_into(group: Option<BorrowedFd<'_>>) -> Result<Forked, Errno> {
-    let Some(group) = group else {
+    if group.is_none() {
         // SAFETY: plain fork of a process with a single thread; see above.
         return forked(i64::from(unsafe { libc::fork() }));
-    };
-    let arguments = CloneArguments {
-        flags: CLONE_INTO_CGROUP,
-        exit_signal: u64::from(libc::SIGCHLD.unsigned_abs()),
-        cgroup: u64::from(group.as_raw_fd().unsigned_abs()),
-        ..CloneArguments::default()
-    };
+    }
+    let arguments = CloneArguments::child_in(group);
     // SAFETY: without CLONE_VM and with no stack this is a fork; the structure outlives the call and
     // its size is told. The C library keeps nothing in the child that depends on its own wrapper:
     // the process has one thread, and no pid is cached.
@@ -220,16 +238,6 @@ pub(super) fn set_descriptor_flags(number: RawFd, flags: rustix::io::FdFlags) ->
     }
 }
 
-/// Marks every descriptor from `first` on as close-on-exec. On kernels before 5.11 it does nothing;
-/// everything that the keeper opens itself is marked from the start.
-#[expect(unsafe_code, reason = "close_range has no wrapper")]
-pub(super) fn close_on_exec_from(first: u32) {
-    // SAFETY: only marks descriptors; none is closed under its owner.
-    unsafe {
-        libc::syscall(libc::SYS_close_range, first, u32::MAX, libc::CLOSE_RANGE_CLOEXEC);
-    }
-}
-
 /// In a child that never executes a program: closes everything from 3 on but these. Whatever owns the
 /// others in the parent is never used, nor dropped, in this child.
 #[expect(unsafe_code, reason = "closes what others own")]
@@ -267,30 +275,6 @@ pub(super) fn ignored_signals() -> u64 {
     set.and_then(|set| u64::from_str_radix(set.trim(), 16).ok()).unwrap_or(u64::MAX)
 }
 
-/// In a child before exec: these signals get their default disposition, also the two that the C library
-/// does not let `signal` touch. Exec itself does that to those with a handler, but not to ignored ones.
-#[expect(unsafe_code, reason = "the C library's wrapper refuses some signals")]
-pub(super) fn reset_signals(ignored: u64) {
-    // The kernel's own structure is smaller than this on all machines, and all zeros is the default
-    // disposition with no flags and an empty mask.
-    let default = [0_u64; 8];
-    for signal in (1..=64).filter(|signal| ignored >> (signal - 1) & 1 == 1) {
-        let old = std::ptr::null_mut::<u64>();
-        // SAFETY: the structure outlives the call; no handler is installed. Failure (SIGKILL and
-        // SIGSTOP) changes nothing.
-        unsafe {
-            libc::syscall(libc::SYS_rt_sigaction, signal, default.as_ptr(), old, 8_usize);
-        }
-    }
-}
-
-/// Ends this process at once, without running anything of the parent's.
-#[expect(unsafe_code, reason = "_exit has no wrapper")]
-pub(super) fn exit_now(code: i32) -> ! {
-    // SAFETY: does not return and touches no memory.
-    unsafe { libc::_exit(code) }
-}
-
 /// In a child before exec: makes `descriptor` number 3, to be inherited.
 #[expect(unsafe_code, reason = "dup2 onto a bare number")]
 pub(super) fn place_at_three(descriptor: BorrowedFd<'_>) -> Result<(), Errno> {
@@ -302,37 +286,41 @@ pub(super) fn place_at_three(descriptor: BorrowedFd<'_>) -> Result<(), Errno> {
     if unsafe { libc::dup2(descriptor.as_raw_fd(), 3) } == 3 { Ok(()) } else { Err(last_errno()) }
 }
 
-/// A duplicate with a number of at least `least`, close-on-exec.
+/// A duplicate of a descriptor that is known by its number, with a number of at least `least`, close-on-exec.
+/// Nobody owns it: it lives until this process executes a program or ends.
 #[expect(unsafe_code, reason = "the descriptor is known by its number")]
-pub(super) fn duplicate_from(number: RawFd, least: RawFd) -> Result<OwnedFd, Errno> {
+pub(super) fn duplicate_from(number: RawFd, least: RawFd) -> Result<RawFd, Errno> {
+    let arguments = [number, libc::F_DUPFD_CLOEXEC, least, 0].map(unsigned);
     // SAFETY: plain numbers; on a descriptor that is not open it fails.
-    match unsafe { libc::fcntl(number, libc::F_DUPFD_CLOEXEC, least) } {
-        -1 => Err(last_errno()),
-        // SAFETY: it was made just now, and nobody else knows of it.
-        duplicate => Ok(unsafe { OwnedFd::from_raw_fd(duplicate) }),
-    }
+    let result = unsafe { raw::call(libc::SYS_fcntl, arguments) };
+    RawFd::try_from(result).ok().filter(|made| *made >= 0).ok_or_else(|| raw::error(result))
 }
 
 /// In a child before exec: makes these descriptors the numbers from 3 to `behind`, to be inherited. What
-/// had such a number stays open under another one until exec: it may be the lock of the home.
+/// had such a number stays open under another one until exec: it may be the lock of the home. The list is
+/// used up.
 #[expect(unsafe_code, reason = "dup2 onto bare numbers")]
-pub(super) fn hand_down(descriptors: &[RawFd], behind: RawFd) -> Result<(), Errno> {
-    let sources: Vec<OwnedFd> = descriptors
-        .iter()
-        .map(|number| duplicate_from(*number, behind))
-        .collect::<Result<_, _>>()?;
+pub(super) fn hand_down(descriptors: &mut [RawFd], behind: RawFd) -> Result<(), Errno> {
+    for number in descriptors.iter_mut() {
+        *number = duplicate_from(*number, behind)?;
+    }
     for target in 3..behind {
         // A number that is free has nothing to be kept.
-        if let Ok(kept) = duplicate_from(target, behind) {
-            std::mem::forget(kept);
-        }
+        let _ = duplicate_from(target, behind);
     }
-    for (source, target) in sources.iter().zip(3..) {
-        // SAFETY: whatever had this number in the parent is not used in this child any more, and is
-        // never dropped here: the child ends by exec or `_exit`.
-        if unsafe { libc::dup2(source.as_raw_fd(), target) } != target {
-            return Err(last_errno());
+    for (source, target) in descriptors.iter().zip(3..) {
+        let arguments = [*source, target, 0, 0].map(unsigned);
+        // SAFETY: whatever had the second number is not used in this child any more, and is never dropped
+        // here: the child ends by exec or by its exit.
+        let result = unsafe { raw::call(libc::SYS_dup3, arguments) };
+        if result < 0 {
+            return Err(raw::error(result));
         }
     }
     Ok(())
+}
+
+/// A number that is not negative as the kernel takes it.
+fn unsigned(number: i32) -> usize {
+    usize::try_from(number).unwrap_or(usize::MAX)
 }
