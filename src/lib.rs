@@ -5,6 +5,7 @@ pub mod blocking;
 pub mod cli;
 pub mod container;
 pub mod crash;
+mod daemon_log;
 pub mod engine;
 pub mod home;
 pub mod keeper;

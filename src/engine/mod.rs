@@ -17,7 +17,6 @@
 //!   starts a new engine.
 //! - It is killed: nothing is lost, see `supervisor::boot`.
 
-mod daemon_log;
 mod memory;
 mod ready;
 mod socket;

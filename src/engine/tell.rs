@@ -11,7 +11,7 @@ use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::format::Writer;
 use tracing_subscriber::fmt::time::FormatTime;
 
-use super::daemon_log::{DaemonLog, Lines};
+use crate::daemon_log::{DaemonLog, Lines};
 
 /// How much is told: `STIGMER_LOG=debug`, or per module as `tracing` has it.
 const LEVEL_VARIABLE: &str = "STIGMER_LOG";

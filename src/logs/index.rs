@@ -175,8 +175,9 @@ pub(super) fn record(file: &File, place: u64) -> io::Result<Option<Record>> {
 #[derive(Debug)]
 pub(super) struct Writer {
     index: PathBuf,
-    summary: Summary,
     header: Header,
+    /// The end of the last record.
+    end: u64,
     records: u64,
     /// The time of the first record.
     oldest: Option<i64>,
@@ -204,9 +205,12 @@ impl Writer {
         let last = if records == 0 { None } else { record(&file, records - 1)? };
         let end = last.map_or(0, |last| last.end).max(header.base);
         let oldest = if records == 0 { None } else { record(&file, 0)? };
-        let summary = Summary { header: Some(header), end };
         let oldest = oldest.map(|record| record.nanos);
-        Ok(Self { index, summary, header, records, oldest })
+        Ok(Self { index, header, end, records, oldest })
+    }
+
+    fn summary(&self) -> Summary {
+        Summary { header: Some(self.header), end: self.end }
     }
 
     /// The header as it is in the file.
@@ -221,17 +225,17 @@ impl Writer {
 
     /// Up to which position it knows the log.
     pub(super) fn known_end(&self) -> u64 {
-        self.summary.end
+        self.end
     }
 
     /// Where positions lie in the log.
     pub(super) fn view(&self, log: Measure) -> View {
-        self.summary.view(log)
+        self.summary().view(log)
     }
 
     /// Whether a log holds something that the index does not know yet.
     pub(super) fn is_behind(&self, log: Measure) -> bool {
-        self.view(log).end(log.length) > self.summary.end
+        self.view(log).end(log.length) > self.end
     }
 
     /// Takes note of what the file system says about the log at a time of the wall clock.
@@ -242,8 +246,8 @@ impl Writer {
         let settled = self.settle(log);
         let view = self.view(log);
         let end = view.end(log.length);
-        let written = if end > self.summary.end {
-            self.summary.end = end;
+        let written = if end > self.end {
+            self.end = end;
             self.append(Record { end, nanos })
         } else {
             Ok(())
@@ -274,7 +278,6 @@ impl Writer {
     /// Writes another header. It counts as written even if that fails: it is tried again with the next.
     pub(super) fn save(&mut self, header: Header) -> io::Result<()> {
         self.header = header;
-        self.summary.header = Some(header);
         let file = self.opened()?;
         header.save(&file)
     }
@@ -299,7 +302,6 @@ impl Writer {
         let file = open(&self.index)?;
         if file.metadata()?.len() < HEADER + self.records * RECORD {
             self.header.dropped += self.records;
-            self.summary.header = Some(self.header);
             self.records = 0;
             self.oldest = None;
             begin(&file, self.header)?;
@@ -338,7 +340,6 @@ impl Writer {
             _ => record(&fresh, 0)?.map(|record| record.nanos),
         };
         self.header = header;
-        self.summary.header = Some(header);
         Ok(())
     }
 }

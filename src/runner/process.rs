@@ -48,7 +48,7 @@ pub type BaseEnv = Arc<std::collections::BTreeMap<String, String>>;
 pub struct Runner {
     keeper: Arc<KeeperClient>,
     helpers: Helpers,
-    still: Still,
+    still: Arc<Still>,
     home: Home,
     reports: mpsc::UnboundedSender<Report>,
     runs: HashMap<RunId, Active>,
@@ -155,7 +155,7 @@ impl Runner {
     ) -> Self {
         let helpers = Helpers::new(keeper.clone(), now);
         let containers = Containers::new(engine, home.clone(), helpers.clone(), reports.clone());
-        let still = Still::new(keeper.clone());
+        let still = Arc::new(Still::new(keeper.clone()));
         let runs = HashMap::new();
         Self { keeper, helpers, still, home, reports, runs, containers, sockets }
     }
@@ -166,7 +166,7 @@ impl Runner {
         match workload {
             // The log of a container is written here.
             Workload::Container(_) => Arc::new(self.containers.pens().clone()),
-            Workload::Process(_) | Workload::External => Arc::new(self.still.clone()),
+            Workload::Process(_) | Workload::External => self.still.clone(),
         }
     }
 
@@ -309,9 +309,7 @@ impl Runner {
         }
         let answer = match message {
             FromKeeper::Spawned(spawned) => {
-                if let Some(active) = self.runs.get_mut(&run) {
-                    active.task = None;
-                }
+                self.launched(run);
                 Answer::Launched { body: Body::Process { pid: spawned.pid }, at: spawned.at }
             }
             FromKeeper::SpawnFailed(failure) => Answer::LaunchFailed(self.explain(run, failure)),
@@ -340,6 +338,16 @@ impl Runner {
             | FromKeeper::NotReplaced { .. } => return None,
         };
         Some((run, answer))
+    }
+
+    /// What was needed for the launch alone is not kept.
+    fn launched(&mut self, run: RunId) {
+        let Some(active) = self.runs.get_mut(&run) else { return };
+        active.task = None;
+        let spec = &active.context.spec;
+        if !(any_probe(spec, |_| true) || runs_commands(spec)) {
+            self.runs.remove(&run);
+        }
     }
 
     fn explain(&self, run: RunId, failure: &crate::keeper::wire::LaunchFailure) -> LaunchError {

@@ -5,7 +5,8 @@ use rusqlite::{Connection, ToSql, params};
 use super::{Store, StoreError};
 use crate::model::{InstanceId, Severity};
 
-/// How many events are kept. Old ones go in portions, so that not every event costs a deletion.
+/// How many events are kept. Old ones go in portions, so that not every event costs a deletion: each time
+/// that a number is reached which can be divided by that of a portion.
 const KEPT: i64 = 10_000;
 const PORTION: i64 = 500;
 
@@ -72,9 +73,8 @@ pub(super) fn write(connection: &Connection, events: &[NewEvent]) -> rusqlite::R
         ])?;
     }
     let newest = connection.last_insert_rowid();
-    let oldest: Option<i64> =
-        connection.query_row("SELECT min(id) FROM events", [], |row| row.get(0))?;
-    if oldest.is_some_and(|oldest| newest - oldest >= KEPT + PORTION) {
+    let count = i64::try_from(events.len()).unwrap_or(i64::MAX);
+    if newest % PORTION < count {
         connection
             .prepare_cached("DELETE FROM events WHERE id <= ?1")?
             .execute(params![newest - KEPT])?;

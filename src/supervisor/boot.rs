@@ -223,7 +223,7 @@ impl Supervisor {
             changes,
             store_error: None,
             stored: BTreeMap::new(),
-            stored_next_run: None,
+            stored_next_run: 0,
             succession: Succession::default(),
             ending: Ending::No,
             lifetime,
@@ -268,6 +268,8 @@ impl Supervisor {
         }
         self.end_strangers(known);
         for (instance, _) in self.fleet.iter() {
+            // A launch tries it once more, and says what is wrong with it.
+            drop(self.home.prepare_log(instance));
             self.watch_log(instance);
         }
         round.note_boot(&self.welcome.boot_id);

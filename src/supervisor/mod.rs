@@ -254,8 +254,8 @@ pub struct Supervisor {
     store_error: Option<String>,
     /// The specs that the store holds.
     stored: BTreeMap<InstanceId, Arc<ComponentSpec>>,
-    /// The next run that the store knows of.
-    stored_next_run: Option<u64>,
+    /// All runs that were handed out have lower numbers, and the store knows it.
+    stored_next_run: u64,
     succession: Succession,
     ending: Ending,
     lifetime: Lifetime,

@@ -21,6 +21,10 @@ use crate::runner::process::{BaseEnv, now};
 use crate::runner::sockets::Use;
 use crate::store::{Batch, EventRecord, NewEvent, ProjectRecord};
 
+/// Numbers of runs that are noted as handed out before they are. The next engine passes over those that were
+/// not.
+const SET_ASIDE: u64 = 64;
+
 /// What a round gathers before anything is acted on.
 #[derive(Default)]
 pub(super) struct Round {
@@ -57,7 +61,7 @@ impl Round {
         self.visible |= !step.changed.is_empty() || !step.removed.is_empty();
         // Results of probes are for the eye; what must outlive the engine makes an event.
         self.changed.extend(step.events.iter().map(|event| event.instance.clone()));
-        self.events.extend(step.events.into_iter().filter_map(|event| tell(&event)));
+        self.events.extend(step.events.iter().filter_map(record_of));
         for instance in step.removed {
             self.changed.remove(&instance);
             self.declared.remove(&instance);
@@ -370,19 +374,13 @@ impl Supervisor {
     /// Writes, acts, tells, in this order.
     pub(super) fn finish(&mut self, mut round: Round) {
         self.forget_projects(&mut round);
-        self.write(&mut round);
-        for instance in &round.declared {
-            self.watch_log(instance);
-        }
-        for instance in round.removed.iter().filter(|gone| self.fleet.get(gone).is_none()) {
-            self.logs.unwatch(instance);
-        }
-        for (instance, effect) in &round.effects {
-            // The spec that comes into force may say something else of its log.
-            if let Effect::Launch { .. } = effect {
-                self.watch_log(instance);
-            }
-        }
+        let told = self.write(&mut round);
+        let launched: Vec<InstanceId> = round
+            .effects
+            .iter()
+            .filter(|(_, effect)| matches!(effect, Effect::Launch { .. }))
+            .map(|(instance, _)| instance.clone())
+            .collect();
         if !(round.declared.is_empty() && round.changed.is_empty() && round.removed.is_empty()) {
             self.close_sockets();
         }
@@ -402,6 +400,22 @@ impl Supervisor {
         }
         if let Err(error) = self.keeper.release() {
             tracing::error!(%error, "the keeper does not take orders");
+        }
+        crate::daemon_log::together(|| told.iter().for_each(|record| log(&record.event)));
+        for record in told {
+            self.events.tell(record);
+        }
+        for instance in &round.declared {
+            // A launch tries it once more, and says what is wrong with it.
+            drop(self.home.prepare_log(instance));
+            self.watch_log(instance);
+        }
+        // The spec that comes into force may say something else of its log.
+        for instance in launched.iter().filter(|launched| !round.declared.contains(*launched)) {
+            self.watch_log(instance);
+        }
+        for instance in round.removed.iter().filter(|gone| self.fleet.get(gone).is_none()) {
+            self.logs.unwatch(instance);
         }
         if !round.declared.is_empty() || !round.removed.is_empty() {
             let any = !self.containers().is_empty();
@@ -451,8 +465,6 @@ impl Supervisor {
         let Some(component) = self.fleet.get(instance) else { return };
         match component.spec().workload {
             Workload::Process(_) | Workload::Container(_) => {
-                // The launch tries it once more, and says what is wrong with it.
-                drop(self.home.prepare_log(instance));
                 let spec = component.spec().logs.clone();
                 let keep =
                     Keep { spec, writers: self.runner.stillness(&component.spec().workload) };
@@ -462,19 +474,21 @@ impl Supervisor {
         }
     }
 
-    fn write(&mut self, round: &mut Round) {
+    /// Writes what changed. Gives the events, which are told once everything is done.
+    fn write(&mut self, round: &mut Round) -> Vec<EventRecord> {
         if round.declared.is_empty()
             && round.changed.is_empty()
             && round.removed.is_empty()
             && round.events.is_empty()
             && round.batch.is_empty()
         {
-            return;
+            return Vec::new();
         }
         let mut batch: Batch<'_> = std::mem::take(&mut round.batch);
+        // Numbers of runs are set aside, so that not every launch has to note its own.
         let next_run = self.fleet.next_run();
-        if self.stored_next_run != Some(next_run) {
-            batch.next_run(next_run);
+        if self.stored_next_run < next_run {
+            batch.next_run(next_run + SET_ASIDE);
         }
         let mut specs = Vec::new();
         for instance in round.declared.iter().chain(round.changed.difference(&round.declared)) {
@@ -503,13 +517,15 @@ impl Supervisor {
         match committed {
             Ok(ids) => {
                 self.stored.extend(specs);
-                self.stored_next_run = Some(next_run);
+                if self.stored_next_run < next_run {
+                    self.stored_next_run = next_run + SET_ASIDE;
+                }
                 if self.store_error.take().is_some() {
                     tracing::info!("the state can be written again");
                 }
-                for (id, event) in ids.zip(round.events.drain(..)) {
-                    self.events.tell(EventRecord { id, event });
-                }
+                ids.zip(round.events.drain(..))
+                    .map(|(id, event)| EventRecord { id, event })
+                    .collect()
             }
             Err(error) => {
                 let text = error.to_string();
@@ -518,9 +534,7 @@ impl Supervisor {
                 }
                 self.store_error = Some(text);
                 round.visible = true;
-                for event in round.events.drain(..) {
-                    self.events.tell(EventRecord { id: 0, event });
-                }
+                round.events.drain(..).map(|event| EventRecord { id: 0, event }).collect()
             }
         }
     }
@@ -584,22 +598,14 @@ fn renamed(record: &ProjectRecord, was: &str, is: &str) -> LoadFailure {
     }
 }
 
-/// Tells an event in the log of the daemon, and makes the record of it. Changes of state are told by
-/// the events that caused them.
-fn tell(event: &Event) -> Option<NewEvent> {
+/// What is kept of an event. Changes of state are told by the events that caused them.
+fn record_of(event: &Event) -> Option<NewEvent> {
     if let crate::model::EventKind::StateChanged { .. } = event.kind {
         return None;
     }
-    let severity = event.kind.severity();
     let name = event.instance.display_name();
     // The machine does not know whose it is; what is told to be typed must work as it stands.
     let message = event.kind.to_string().replace("start NAME", &format!("start {name}"));
-    let project = &*event.instance.project;
-    match severity {
-        Severity::Info => tracing::info!(project, "{name} {message}"),
-        Severity::Warning => tracing::warn!(project, "{name} {message}"),
-        Severity::Error => tracing::error!(project, "{name} {message}"),
-    }
     // A program is quicker with its first line than its launch is told here.
     let ago = if let crate::model::EventKind::Launched { at, .. } = event.kind {
         now().since(at)
@@ -608,13 +614,28 @@ fn tell(event: &Event) -> Option<NewEvent> {
     };
     Some(NewEvent {
         at: wall_nanos().saturating_sub(i64::try_from(ago.as_nanos()).unwrap_or(0)),
-        project: project.to_owned(),
+        project: event.instance.project.to_string(),
         component: event.instance.component.to_string(),
         replica: event.instance.replica,
         kind: event.kind.name().to_owned(),
-        severity,
+        severity: event.kind.severity(),
         message,
     })
+}
+
+/// Tells an event of a component in the log of the daemon. Those of projects are told where they happen.
+fn log(event: &NewEvent) {
+    if event.component.is_empty() {
+        return;
+    }
+    let (project, message) = (&*event.project, &event.message);
+    let instance = InstanceId::new(project, &event.component, event.replica);
+    let name = instance.display_name();
+    match event.severity {
+        Severity::Info => tracing::info!(project, "{name} {message}"),
+        Severity::Warning => tracing::warn!(project, "{name} {message}"),
+        Severity::Error => tracing::error!(project, "{name} {message}"),
+    }
 }
 
 fn of_project(project: &str, kind: &str, severity: Severity, message: String) -> NewEvent {

@@ -10,10 +10,14 @@
 //! only its last lines and the emptying keep the engine from writing. The keeper, which writes a line when
 //! an engine dies, is not kept: a line of its in that very moment, some microseconds long, is lost.
 //!
+//! What is told of one round of the supervisor goes in one write, see [`together`]: a thousand components that
+//! are stopped are three thousand lines.
+//!
 //! Failure paths: where the copy cannot be made (disk full) the log stays as it is, and it is tried again
 //! after some more lines. What is not `daemon.log`, but a terminal, a pipe or a file of somebody else's, is
 //! never touched.
 
+use std::cell::RefCell;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::os::fd::AsFd;
@@ -30,9 +34,43 @@ const LONGEST: u64 = 10_000_000;
 /// After so many bytes its length is looked at.
 const LOOK_EVERY: u64 = 256 * 1024;
 
+/// Lines that wait in memory are not more than that by much.
+const MOST: usize = 64 * 1024;
+
+thread_local! {
+    /// Lines of this thread that will be written together, and where.
+    static GATHERED: RefCell<Option<Gathered>> = const { RefCell::new(None) };
+}
+
+#[derive(Default)]
+struct Gathered {
+    lines: Vec<u8>,
+    log: Option<Arc<DaemonLog>>,
+}
+
+impl Gathered {
+    fn write(&mut self) {
+        if let Some(log) = &self.log {
+            log.write(&self.lines);
+        }
+        self.lines.clear();
+    }
+}
+
+/// What this thread tells meanwhile is written at the end, and not line by line. It should not take long: who
+/// is killed meanwhile has told nothing of it.
+pub(crate) fn together<T>(act: impl FnOnce() -> T) -> T {
+    GATHERED.set(Some(Gathered::default()));
+    let done = act();
+    if let Some(mut gathered) = GATHERED.take() {
+        gathered.write();
+    }
+    done
+}
+
 /// Standard error, to which writing never fails, and the log that it may be.
 #[derive(Debug)]
-pub(super) struct DaemonLog {
+pub(crate) struct DaemonLog {
     path: PathBuf,
     longest: u64,
     /// Held while a line is written, and while the log is emptied.
@@ -42,14 +80,30 @@ pub(super) struct DaemonLog {
 }
 
 impl DaemonLog {
-    pub(super) fn new(path: PathBuf) -> Arc<Self> {
+    pub(crate) fn new(path: PathBuf) -> Arc<Self> {
         let (written, is_rotating) = (AtomicU64::new(LOOK_EVERY), AtomicBool::new(false));
         let writing = Mutex::new(());
         Arc::new(Self { path, longest: LONGEST, writing, written, is_rotating })
     }
 
-    /// Writes a line. One that cannot be written is lost: nobody is left to be told of it.
+    /// Writes a line, or has it written with others.
     fn line(self: &Arc<Self>, bytes: &[u8]) {
+        let is_gathered = GATHERED.with_borrow_mut(|gathered| {
+            let Some(gathered) = gathered else { return false };
+            gathered.lines.extend_from_slice(bytes);
+            gathered.log.get_or_insert_with(|| self.clone());
+            if gathered.lines.len() >= MOST {
+                gathered.write();
+            }
+            true
+        });
+        if !is_gathered {
+            self.write(bytes);
+        }
+    }
+
+    /// Writes lines. What cannot be written is lost: nobody is left to be told of it.
+    fn write(self: &Arc<Self>, bytes: &[u8]) {
         {
             let _writing = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
             drop(io::stderr().write_all(bytes));
@@ -104,7 +158,7 @@ impl DaemonLog {
 
 /// What writes the lines of `tracing`.
 #[derive(Debug)]
-pub(super) struct Lines(pub(super) Arc<DaemonLog>);
+pub(crate) struct Lines(pub(crate) Arc<DaemonLog>);
 
 impl Write for Lines {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
@@ -147,6 +201,24 @@ mod tests {
         assert_eq!(fs::read_to_string(&log.path).unwrap(), "after\n");
         let names = fs::read_dir(folder.path()).unwrap().count();
         assert_eq!(names, 2, "no draft is left");
+    }
+
+    #[test]
+    fn what_goes_together_waits_until_the_end_and_not_longer() {
+        let folder = tempfile::tempdir().unwrap();
+        let log = Arc::new(log(folder.path()));
+        let waiting = || {
+            GATHERED.with_borrow(|gathered| gathered.as_ref().map(|gathered| gathered.lines.len()))
+        };
+        together(|| {
+            log.line(b"");
+            assert_eq!(waiting(), Some(0));
+            log.line(&[b' '; 10]);
+            assert_eq!(waiting(), Some(10));
+            log.line(&[b' '; MOST]);
+            assert_eq!(waiting(), Some(0), "memory has its bounds");
+        });
+        assert_eq!(waiting(), None);
     }
 
     #[test]
