@@ -215,7 +215,7 @@ mod tests {
             assert_eq!(waiting(), Some(0));
             log.line(&[b' '; 10]);
             assert_eq!(waiting(), Some(10));
-            log.line(&[b' '; MOST]);
+            log.line(&vec![b' '; MOST]);
             assert_eq!(waiting(), Some(0), "memory has its bounds");
         });
         assert_eq!(waiting(), None);

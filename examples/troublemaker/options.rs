@@ -63,6 +63,10 @@ pub(crate) struct Options {
     #[arg(long, hide = true, allow_hyphen_values = true)]
     pub(crate) detach: Option<String>,
 
+    /// Start a child that opens this FIFO before it executes its program; until then this one waits for it
+    #[arg(long, value_name = "FIFO")]
+    pub(crate) spawn_through: Option<PathBuf>,
+
     /// Print this line; may be repeated
     #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
     pub(crate) say: Vec<String>,

@@ -25,6 +25,10 @@
 //! Invariants: the program inherits the descriptors 0, 1 and 2, from 3 on the sockets that are handed
 //! down to it, an empty signal mask and default dispositions, and nothing else. This module never returns
 //! into the keeper.
+#![expect(
+    clippy::result_large_err,
+    reason = "a failure holds its text, for which no memory may be taken"
+)]
 
 use std::ffi::{CStr, CString, c_char};
 use std::fmt;
@@ -162,7 +166,7 @@ pub(super) struct Strings {
 impl Strings {
     pub(super) fn new(texts: Vec<CString>) -> Self {
         let pointers = texts.iter().map(|text| text.as_ptr()).chain([std::ptr::null()]).collect();
-        Self { texts: texts, pointers }
+        Self { texts, pointers }
     }
 }
 

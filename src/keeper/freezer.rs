@@ -226,7 +226,8 @@ impl Keeper {
             if !is_new {
                 return true;
             }
-            while !seen.iter().all(|(pid, _)| tree::is_still(*pid)) {
+            let pids: Vec<u32> = seen.iter().map(|(pid, _)| *pid).collect();
+            while !tree::are_still(&pids) {
                 if clock::now() >= deadline {
                     return false;
                 }

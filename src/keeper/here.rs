@@ -11,6 +11,10 @@
 //!
 //! Failure paths: the failure is that of a launch, for `explain`. What was changed of this process before
 //! stays changed; the caller has nothing left to do but to say so and end.
+#![expect(
+    clippy::result_large_err,
+    reason = "a failure is that of a child, which may take no memory"
+)]
 
 use std::ffi::CString;
 

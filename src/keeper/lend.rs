@@ -150,7 +150,7 @@ extern "C" fn begin(brief: *mut Brief) -> ! {
 #[cfg(target_arch = "x86_64")]
 #[expect(unsafe_code, reason = "the child begins on another stack, which no wrapper knows of")]
 fn clone(arguments: &CloneArguments, brief: NonNull<Brief>) -> Result<u32, Errno> {
-    let result: isize;
+    let result: libc::c_long;
     // SAFETY: the parent comes back from the call as from any other; it changes `rcx`, `r11` and `rax`. The
     // child begins on its own stack, whose upper end is aligned as the convention of calls wants it, and
     // never leaves `begin`, so that nothing of the parent's frame is used by it.
@@ -164,7 +164,7 @@ fn clone(arguments: &CloneArguments, brief: NonNull<Brief>) -> Result<u32, Errno
             "call {begin}",
             "ud2",
             "2:",
-            inlateout("rax") libc::SYS_clone3 as isize => result,
+            inlateout("rax") libc::SYS_clone3 => result,
             in("rdi") std::ptr::from_ref(arguments),
             in("rsi") std::mem::size_of::<CloneArguments>(),
             brief = in(reg) brief.as_ptr(),

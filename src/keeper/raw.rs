@@ -14,14 +14,14 @@ use rustix::io::Errno;
 /// As for the call itself.
 #[cfg(target_arch = "x86_64")]
 #[expect(unsafe_code, reason = "the C library's own wrapper writes to memory of the thread")]
-pub(super) unsafe fn call(number: c_long, arguments: [usize; 4]) -> isize {
+pub(super) unsafe fn call(number: c_long, arguments: [usize; 4]) -> c_long {
     let [first, second, third, fourth] = arguments;
-    let result;
+    let result: c_long;
     // SAFETY: the caller's for the call; it changes these registers and no others.
     unsafe {
         std::arch::asm!(
             "syscall",
-            inlateout("rax") number as isize => result,
+            inlateout("rax") number => result,
             in("rdi") first,
             in("rsi") second,
             in("rdx") third,
@@ -40,19 +40,18 @@ pub(super) unsafe fn call(number: c_long, arguments: [usize; 4]) -> isize {
 /// As for the call itself.
 #[cfg(not(target_arch = "x86_64"))]
 #[expect(unsafe_code, reason = "the calls that are made by it have no wrapper")]
-pub(super) unsafe fn call(number: c_long, arguments: [usize; 4]) -> isize {
+pub(super) unsafe fn call(number: c_long, arguments: [usize; 4]) -> c_long {
     let [first, second, third, fourth] = arguments;
     // SAFETY: the caller's.
     let result = unsafe { libc::syscall(number, first, second, third, fourth) };
-    if result < 0 {
-        let errno = std::io::Error::last_os_error().raw_os_error().unwrap_or(libc::EIO);
-        return -isize::try_from(errno).unwrap_or(1);
+    if result >= 0 {
+        return result;
     }
-    isize::try_from(result).unwrap_or(isize::MAX)
+    -c_long::from(std::io::Error::last_os_error().raw_os_error().unwrap_or(libc::EIO))
 }
 
 /// The error that a result of [`call`] stands for.
-pub(super) fn error(result: isize) -> Errno {
+pub(super) fn error(result: c_long) -> Errno {
     Errno::from_raw_os_error(
         i32::try_from(-result).ok().filter(|errno| *errno > 0).unwrap_or(libc::EIO),
     )

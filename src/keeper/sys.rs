@@ -286,6 +286,17 @@ pub(super) fn place_at_three(descriptor: BorrowedFd<'_>) -> Result<(), Errno> {
     if unsafe { libc::dup2(descriptor.as_raw_fd(), 3) } == 3 { Ok(()) } else { Err(last_errno()) }
 }
 
+/// Whether two processes have the same memory: one is the child of the other's vfork. False also if that cannot
+/// be known.
+#[expect(unsafe_code, reason = "kcmp has no wrapper")]
+pub(super) fn share_memory(one: u32, other: u32) -> bool {
+    /// From the kernel's `kcmp_type`.
+    const KCMP_VM: usize = 1;
+    let pid = |pid| usize::try_from(pid).unwrap_or(usize::MAX);
+    // SAFETY: plain numbers.
+    unsafe { raw::call(libc::SYS_kcmp, [pid(one), pid(other), KCMP_VM, 0]) == 0 }
+}
+
 /// A duplicate of a descriptor that is known by its number, with a number of at least `least`, close-on-exec.
 /// Nobody owns it: it lives until this process executes a program or ends.
 #[expect(unsafe_code, reason = "the descriptor is known by its number")]

@@ -26,6 +26,7 @@ use std::io::{self, Read};
 use std::os::fd::{AsFd, OwnedFd};
 
 use super::identity::{self, Stat};
+use super::sys;
 
 /// What a run is recognised by.
 #[derive(Clone, Copy, Debug)]
@@ -109,15 +110,41 @@ impl Members {
     }
 }
 
-/// Whether every thread of a process is stopped. One that is gone does not move either.
-pub(super) fn is_still(pid: u32) -> bool {
-    let Ok(threads) = fs::read_dir(format!("/proc/{pid}/task")) else { return true };
-    threads.flatten().all(|thread| {
-        let stat = fs::read(thread.path().join("stat")).ok();
-        // A thread that has ended since is no longer there.
-        stat.and_then(|stat| Stat::parse(&stat))
-            .is_none_or(|stat| stat.is_dead() || matches!(stat.state, b'T' | b't'))
+/// Whether all of these processes, which have been told to stop, have done so.
+pub(super) fn are_still(pids: &[u32]) -> bool {
+    let stopped: Vec<bool> = pids.iter().map(|pid| unstopped(*pid) == Some(0)).collect();
+    pids.iter().zip(&stopped).all(|(pid, is_stopped)| {
+        if *is_stopped {
+            return true;
+        }
+        // Who waits in vfork cannot stop, and cannot move either before its child has executed a program or
+        // has ended, which one that is stopped does not.
+        let Some(waiting) = unstopped(*pid) else { return false };
+        let holds_it = |(child, is_stopped): &(&u32, &bool)| {
+            **is_stopped
+                && Stat::read(**child).is_some_and(|stat| stat.parent == *pid)
+                && sys::share_memory(*pid, **child)
+        };
+        waiting <= pids.iter().zip(&stopped).filter(holds_it).count()
     })
+}
+
+/// How many threads of a process are not stopped, but wait in the kernel; `None` if one may move. Neither one
+/// that has ended moves, nor a process that is gone.
+fn unstopped(pid: u32) -> Option<usize> {
+    let Ok(threads) = fs::read_dir(format!("/proc/{pid}/task")) else { return Some(0) };
+    let mut waiting = 0;
+    for thread in threads.flatten() {
+        let stat = fs::read(thread.path().join("stat")).ok();
+        let Some(stat) = stat.and_then(|stat| Stat::parse(&stat)) else { continue };
+        match stat.state {
+            b'T' | b't' => {}
+            b'D' => waiting += 1,
+            _ if stat.is_dead() => {}
+            _ => return None,
+        }
+    }
+    Some(waiting)
 }
 
 fn all_processes() -> io::Result<Vec<Stat>> {

@@ -4,6 +4,7 @@ use std::fs;
 use std::io::Read;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
+use std::path::Path;
 
 use rustix::process::Signal;
 use stigmer::keeper::freezer::FROZEN;
@@ -256,5 +257,40 @@ fn two_at_once_is_one_too_many_and_a_request_without_a_socket_is_ignored() {
         bench.wait_moving();
         bench.kill_tree(spawned.run);
         assert_ne!(spawned.run, RunId(0));
+    }
+}
+
+#[test]
+fn who_waits_for_a_child_to_execute_something_stands_still_with_it() {
+    let troublemaker =
+        Path::new(env!("CARGO_BIN_EXE_stigmer")).with_file_name("examples/troublemaker");
+    assert!(troublemaker.is_file(), "`cargo build --examples` makes it");
+    for mut bench in both() {
+        let fifo = bench.path("fifo");
+        nix::unistd::mkfifo(&fifo, nix::sys::stat::Mode::S_IRWXU).unwrap();
+        let flag = format!("--spawn-through={}", fifo.display());
+        let mut spawn = bench.program(&[troublemaker.to_str().unwrap(), &flag]);
+        spawn.key = "shop/api.0".into();
+        let main = bench.spawn(spawn);
+        let child = until("the child waits in open, the parent in vfork", || {
+            let path = format!("/proc/{0}/task/{0}/children", main.pid);
+            let child = fs::read_to_string(path).ok()?.trim().parse::<u32>().ok()?;
+            (state_of(child) == Some('S') && state_of(main.pid) == Some('D')).then_some(child)
+        });
+        let name = || fs::read_to_string(format!("/proc/{child}/comm")).unwrap();
+        assert_eq!(name(), "troublemaker\n");
+
+        let held = bench.freeze();
+        // Nothing but the freezer keeps it from going on now.
+        let writer = fs::OpenOptions::new().read(true).write(true).open(&fifo).unwrap();
+        for _ in 0..20 {
+            bench.list();
+        }
+        assert_eq!(name(), "troublemaker\n");
+        drop(held);
+        until("the child executes its program", || (name() == "sleep\n").then_some(()));
+        until("the parent goes on", || (state_of(main.pid) == Some('S')).then_some(()));
+        drop(writer);
+        bench.kill_tree(main.run);
     }
 }
