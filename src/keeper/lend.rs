@@ -18,6 +18,8 @@
 //! * What was lent is taken back when the barrier says that the child has executed its program, by which
 //!   it has memory of its own, or has ended. If that is never said, it is never taken back.
 //!
+//! Failure paths: where the kernel or a filter of system calls refuses it, this child and all others are forked.
+//!
 //! Deliberately absent: children that are to be somebody else. Until it executes its program, such a one
 //! would be a process of that user with the memory of the keeper's. They are forked.
 
@@ -31,9 +33,6 @@ use rustix::mm::{MapFlags, MprotectFlags, ProtFlags};
 
 use super::child::{self, Brief};
 use super::sys::CloneArguments;
-
-/// Whether this machine can do it; elsewhere all children are forked.
-pub(super) const IS_POSSIBLE: bool = cfg!(target_arch = "x86_64");
 
 /// Of one stack. What is not used of it is no memory; debug builds use much.
 const STACK: usize = 256 * 1024;
@@ -72,12 +71,31 @@ impl Drop for Stack {
 }
 
 /// The stacks that are not lent.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Stacks {
     kept: Vec<Stack>,
+    /// Whether there is any use in them.
+    are_of_use: bool,
+}
+
+impl Default for Stacks {
+    fn default() -> Self {
+        Self { kept: Vec::new(), are_of_use: cfg!(target_arch = "x86_64") }
+    }
 }
 
 impl Stacks {
+    /// Whether children can borrow memory, as far as is known.
+    pub(super) const fn are_of_use(&self) -> bool {
+        self.are_of_use
+    }
+
+    /// From now on all children are forked.
+    pub(super) fn are_of_no_use(&mut self) {
+        self.are_of_use = false;
+        self.clear();
+    }
+
     /// One for a child.
     pub(super) fn take(&mut self) -> Result<Stack, Errno> {
         self.kept.pop().map_or_else(Stack::new, Ok)
@@ -116,24 +134,38 @@ impl Loan {
     }
 }
 
+/// There is no child.
+#[derive(Debug)]
+pub(super) struct Refused {
+    pub(super) errno: Errno,
+    /// As it was given.
+    pub(super) brief: Box<Brief>,
+}
+
+impl Refused {
+    /// The kernel, or a filter of system calls as container engines have them, does not let anybody do it.
+    pub(super) fn is_final(&self) -> bool {
+        matches!(self.errno, Errno::NOSYS | Errno::PERM | Errno::INVAL)
+    }
+}
+
 /// Makes a child in this memory that becomes the program of `brief`, inside `group` where one is given.
 /// Gives its pid.
 pub(super) fn lend(
     brief: Box<Brief>,
     stack: Stack,
     group: Option<BorrowedFd<'_>>,
-) -> Result<(u32, Loan), Errno> {
+) -> Result<(u32, Loan), Refused> {
     let brief = NonNull::from(Box::leak(brief));
-    let loan = Loan { brief, stack: ManuallyDrop::new(stack) };
     let mut arguments = CloneArguments::child_in(group);
-    arguments.share_memory(loan.stack.0, STACK);
+    arguments.share_memory(stack.0, STACK);
     match clone(&arguments, brief) {
-        Ok(pid) => Ok((pid, loan)),
+        Ok(pid) => Ok((pid, Loan { brief, stack: ManuallyDrop::new(stack) })),
         Err(errno) => {
             #[expect(unsafe_code, reason = "there is no child")]
-            // SAFETY: no child was made.
-            drop(unsafe { loan.take_back() });
-            Err(errno)
+            // SAFETY: it was leaked just now, and nobody else has it.
+            let brief = unsafe { Box::from_raw(brief.as_ptr()) };
+            Err(Refused { errno, brief })
         }
     }
 }

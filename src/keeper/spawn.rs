@@ -170,21 +170,29 @@ impl Launch {
         let refuse = |errno| failure(run, LaunchStage::Fork, errno);
         let (reader, writer) =
             rustix::pipe::pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK).map_err(refuse)?;
-        // Who is to be somebody else gets memory of its own.
-        let may_borrow = lend::IS_POSSIBLE && self.user.is_none();
-        let (mut brief, _passed) = Brief::new(self, at, &writer, ground);
-        let (pid, loan) = if may_borrow {
-            let stack = stacks.take().map_err(refuse)?;
-            let (pid, loan) = lend::lend(Box::new(brief), stack, group).map_err(refuse)?;
-            (pid, Some(loan))
-        } else {
-            match sys::fork_into(group).map_err(refuse)? {
-                Forked::Child => child::become_program(&mut brief),
-                Forked::Parent(pid) => (pid, None),
-            }
+        let barrier = |loan| {
+            crash::point("forked");
+            Barrier { pipe: File::from(reader), received: Vec::new(), loan, stack: None }
         };
-        crash::point("forked");
-        Ok((pid, Barrier { pipe: File::from(reader), received: Vec::new(), loan, stack: None }))
+        // Who is to be somebody else gets memory of its own.
+        let may_borrow = stacks.are_of_use() && self.user.is_none();
+        let (brief, _passed) = Brief::new(self, at, &writer, ground);
+        let mut brief = Box::new(brief);
+        if may_borrow {
+            let stack = stacks.take().map_err(refuse)?;
+            match lend::lend(brief, stack, group) {
+                Ok((pid, loan)) => return Ok((pid, barrier(Some(loan)))),
+                Err(refused) if refused.is_final() => {
+                    stacks.are_of_no_use();
+                    brief = refused.brief;
+                }
+                Err(refused) => return Err(refuse(refused.errno)),
+            }
+        }
+        match sys::fork_into(group).map_err(refuse)? {
+            Forked::Child => child::become_program(&mut brief),
+            Forked::Parent(pid) => Ok((pid, barrier(None))),
+        }
     }
 }
 

@@ -6,8 +6,11 @@ use std::io::{self, Read, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 
+use seccompiler::{BpfProgram, SeccompAction, SeccompFilter};
 use stigmer::keeper::explain::{Asked, explain};
-use stigmer::keeper::wire::{Credentials, Detail, FromKeeper, HandedDown, LogTarget, ToKeeper};
+use stigmer::keeper::wire::{
+    Containment, Credentials, Detail, FromKeeper, HandedDown, LogTarget, ToKeeper,
+};
 use stigmer::model::spec::{LimitSpec, Rlimit};
 use stigmer::model::{ExitStatus, LaunchStage, Retry};
 
@@ -47,6 +50,33 @@ fn codes_and_signals_are_told_apart() {
         bench.send(&ToKeeper::Ack { run: spawned.run });
         assert!(bench.list().is_empty());
     }
+}
+
+/// From now on this thread, and whatever it starts, is told that there is no `clone3`, as the filters of
+/// container engines do.
+fn forbid_clone3() {
+    let rules = [(libc::SYS_clone3, Vec::new())].into();
+    let refused = SeccompAction::Errno(libc::ENOSYS.unsigned_abs());
+    let here = std::env::consts::ARCH.try_into().unwrap();
+    let filter = SeccompFilter::new(rules, SeccompAction::Allow, refused, here).unwrap();
+    let program: BpfProgram = filter.try_into().unwrap();
+    seccompiler::apply_filter(&program).unwrap();
+}
+
+#[test]
+fn where_memory_cannot_be_borrowed_children_are_forked() {
+    let apart = std::thread::spawn(|| {
+        forbid_clone3();
+        let mut bench = Bench::new();
+        assert_eq!(bench.welcome.containment, Containment::BestEffort);
+        for expected in [7, 8] {
+            let spawned = bench.spawn_shell(&format!("exit {expected}"));
+            assert_eq!(code(&bench.exited(spawned.run)), ExitStatus::Code(expected));
+        }
+        let missing = bench.program(&["/no/such/program"]);
+        assert_eq!(bench.fail(missing).stage, LaunchStage::Exec);
+    });
+    apart.join().unwrap();
 }
 
 #[test]
