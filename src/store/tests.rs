@@ -340,6 +340,30 @@ fn a_copy_is_whole_and_the_one_before_is_kept() {
 }
 
 #[test]
+fn a_copy_keeps_no_descriptor_that_was_not_there_before() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("state.db");
+    let open = || {
+        let all = fs::read_dir("/proc/self/fd").unwrap().flatten();
+        let ours = all.filter(|entry| {
+            fs::read_link(entry.path()).is_ok_and(|file| file.starts_with(folder.path()))
+        });
+        ours.count()
+    };
+    let (mut store, _) = Store::open(&path).unwrap();
+    let events = [happened(1, "api")];
+    let mut batch = Batch::default();
+    batch.events(&events);
+    store.commit(&batch).unwrap();
+    let before = open();
+    assert!(before > 0);
+    for _ in 0..2 {
+        copy(&path, &folder.path().join("copy")).unwrap();
+        assert_eq!(open(), before);
+    }
+}
+
+#[test]
 fn what_is_not_our_own_file_is_refused() {
     let folder = tempfile::tempdir().unwrap();
     let elsewhere = folder.path().join("elsewhere");
