@@ -1,7 +1,8 @@
 //! The few system calls that have no safe wrapper in the crates we use.
 //!
-//! Everything `unsafe` of the parent's side of the keeper is in this file; the child's side between
-//! fork and exec is in [`super::child`]. Each function is a thin shell: no policy, no state.
+//! What is `unsafe` in the keeper is in this file, in [`super::raw`] (calls past the C library), in
+//! [`super::lend`] (memory that a child borrows), and, where a descriptor is known by its number, in
+//! [`super::child`]. Each function here is a thin shell: no policy, no state.
 //!
 //! Deliberately absent: anything that a crate wraps already, and any use of a bare pid to signal a
 //! process that may have been reaped by somebody else.

@@ -112,20 +112,21 @@ impl Members {
 
 /// Whether all of these processes, which have been told to stop, have done so.
 pub(super) fn are_still(pids: &[u32]) -> bool {
-    let stopped: Vec<bool> = pids.iter().map(|pid| unstopped(*pid) == Some(0)).collect();
-    pids.iter().zip(&stopped).all(|(pid, is_stopped)| {
-        if *is_stopped {
-            return true;
-        }
+    let looks: Vec<Option<usize>> = pids.iter().map(|pid| unstopped(*pid)).collect();
+    pids.iter().zip(&looks).all(|(pid, look)| {
+        let waiting = match look {
+            None => return false,
+            Some(0) => return true,
+            Some(waiting) => *waiting,
+        };
         // Who waits in vfork cannot stop, and cannot move either before its child has executed a program or
         // has ended, which one that is stopped does not.
-        let Some(waiting) = unstopped(*pid) else { return false };
-        let holds_it = |(child, is_stopped): &(&u32, &bool)| {
-            **is_stopped
+        let holds_it = |(child, look): &(&u32, &Option<usize>)| {
+            **look == Some(0)
                 && Stat::read(**child).is_some_and(|stat| stat.parent == *pid)
                 && sys::share_memory(*pid, **child)
         };
-        waiting <= pids.iter().zip(&stopped).filter(holds_it).count()
+        waiting <= pids.iter().zip(&looks).filter(holds_it).count()
     })
 }
 
