@@ -55,10 +55,13 @@ const BLIND_LOOK: Duration = Duration::from_secs(1);
 const MANY: u32 = 64;
 const QUIET: Duration = Duration::from_secs(1);
 
-/// Runs that are cleaned up after in a row, while nothing else is to be done.
+/// Runs are cleaned up after once nothing has happened for so long: ends come in storms, and what follows
+/// from them is waited for, their traces are not.
+const CALM: Duration = Duration::from_millis(10);
+/// And after so long in any case, where something happens all the time.
+pub(super) const LONGEST_STORM: Duration = Duration::from_secs(1);
+/// How many of them in a row, before it is seen what else has happened.
 const LEFTOVERS: usize = 16;
-/// Beyond this, also while there is something to be done.
-const MOST_LEFTOVERS: usize = 16 * 1024;
 
 /// The engines in a row that may fail to carry out an asked-for end before the keeper gives up on them.
 const TRIES_TO_END: u32 = 3;
@@ -152,6 +155,8 @@ pub(super) struct Keeper {
     pub(super) is_unswept: bool,
     /// What is to be removed of runs that are forgotten: their records, and their cgroups.
     pub(super) leftovers: VecDeque<(RunId, Option<Box<Path>>)>,
+    /// When that is to be done at the latest, if there is something to remove.
+    pub(super) clean_by: Option<Time>,
     /// When to look again at trees that are watched by nothing.
     pub(super) blind_look: Option<Time>,
     /// Launches since memory was given back, and when that is to be done.
@@ -242,6 +247,7 @@ impl Keeper {
             spare: Spare::default(),
             is_unswept: false,
             leftovers: VecDeque::new(),
+            clean_by: None,
             blind_look: None,
             launches: 0,
             tidy_at: None,
@@ -270,8 +276,12 @@ impl Keeper {
         if let Some(code) = self.catch_up() {
             return code;
         }
+        let mut calm_at = clock::now();
         loop {
             let now = clock::now();
+            if !events.is_empty() {
+                calm_at = now + CALM;
+            }
             if self.engine.due().is_some_and(|due| due <= now) {
                 self.start_engine();
                 continue;
@@ -291,19 +301,17 @@ impl Keeper {
                 }
                 self.tell();
             }
-            let due = [self.engine.due(), self.blind_look, self.tidy_at];
-            let mut timeout = due.into_iter().flatten().min().map(|due| due.since(now));
-            if !self.leftovers.is_empty() {
-                timeout = Some(Duration::ZERO);
+            if self.clean_by.is_some_and(|by| by.min(calm_at) <= now) {
+                self.clean_up(LEFTOVERS);
             }
+            let cleaning = self.clean_by.map(|by| by.min(calm_at));
+            let due = [self.engine.due(), self.blind_look, self.tidy_at, cleaning];
+            let timeout = due.into_iter().flatten().min().map(|due| due.since(now));
             if let Err(errno) = self.poller.wait(&mut events, timeout) {
                 // Only a bug makes epoll fail. Ending is the way that loses nothing: the next daemon
                 // adopts what runs.
                 say(format_args!("cannot wait for events: {errno}"));
                 return ExitCode::FAILURE;
-            }
-            if events.is_empty() || self.leftovers.len() > MOST_LEFTOVERS {
-                self.clean_up(LEFTOVERS);
             }
             for event in &events {
                 let source = Poller::source(event);

@@ -26,7 +26,7 @@ use rustix::io::Errno;
 
 use super::cgroup::Population;
 use super::console::say;
-use super::event_loop::Keeper;
+use super::event_loop::{Keeper, LONGEST_STORM};
 use super::identity::{self, Fate};
 use super::poller::Source;
 use super::spawn::Passage;
@@ -420,6 +420,7 @@ impl Keeper {
     pub(super) fn forget(&mut self, id: RunId) {
         if let Some(run) = self.table.remove(id) {
             self.leftovers.push_back((id, run.group));
+            self.clean_by.get_or_insert_with(|| clock::now() + LONGEST_STORM);
         }
     }
 
@@ -430,6 +431,9 @@ impl Keeper {
             if let Some(group) = group.as_deref() {
                 cgroup::remove(group);
             }
+        }
+        if self.leftovers.is_empty() {
+            self.clean_by = None;
         }
     }
 
