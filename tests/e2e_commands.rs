@@ -9,6 +9,7 @@ use std::fs;
 use serde_json::Value;
 
 use support::home::TestHome;
+use support::look::wait_gone;
 
 /// `api`, `api.1`, `worker` and `web`, each with its births (of the replicas, one file each).
 fn shop(home: &TestHome) -> String {
@@ -293,4 +294,57 @@ fn config_applied_is_what_is_in_force() {
     assert!(!local.stdout.contains("of the apply"), "{local:#?}");
     let ping = home.run(["ping"]).expect_code(0);
     assert!(ping.stdout.contains(env!("CARGO_PKG_VERSION")), "{ping:#?}");
+}
+
+/// One that takes no SIGTERM, and what it depends on.
+fn stubborn(home: &TestHome) -> String {
+    let slow = home.troublemaker("slow", &["--on-term", "ignore"]);
+    let db = home.troublemaker("db", &[]);
+    format!(
+        "components:
+  db: {{ command: {db} }}
+  slow: {{ command: {slow}, depends_on: [db], stop: {{ timeout: 1h }} }}
+"
+    )
+}
+
+#[test]
+fn what_waits_for_its_turn_to_stop_is_stopped_also_by_a_new_engine() {
+    let home = TestHome::new();
+    home.apply(&stubborn(&home));
+    home.run(["stop", "--no-wait"]).expect_code(0);
+    home.wait_told("slow", "stopping", 1);
+    let before = home.kill_engine();
+    home.wait_for("a new engine", || {
+        home.daemon_pids().filter(|pids| pids.engine != before.engine)
+    });
+    assert_eq!(home.component("db")["wanted"], "stopped");
+    home.kill(home.pid_of("slow"));
+    home.wait_state("slow", "stopped");
+    home.wait_state("db", "stopped");
+    assert_eq!((home.births("slow").len(), home.births("db").len()), (1, 1));
+}
+
+#[test]
+fn what_goes_down_is_gone_also_with_a_new_engine() {
+    let home = TestHome::new();
+    home.apply(&format!("{}  quick: {{ command: {} }}\n", stubborn(&home), {
+        home.troublemaker("quick", &[])
+    }));
+    home.run(["down", "--no-wait"]).expect_code(0);
+    home.wait_for("the end of the first", || {
+        let components = home.status_json()["components"].as_array()?.clone();
+        (!components.iter().any(|one| one["name"] == "quick")).then_some(())
+    });
+    let slow = home.pid_of("slow");
+    let before = home.kill_engine();
+    home.wait_for("a new engine", || {
+        home.daemon_pids().filter(|pids| pids.engine != before.engine)
+    });
+    home.kill(slow);
+    // It was started by an apply, and ends with its last project.
+    wait_gone(before.keeper);
+    for name in ["quick", "slow", "db"] {
+        assert_eq!(home.births(name).len(), 1, "{name}");
+    }
 }

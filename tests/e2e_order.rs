@@ -372,3 +372,20 @@ components:
     home.run(["start", "job"]).expect_code(0);
     assert_eq!(runs(), 2);
 }
+
+/// They are told to end a hundred at a time.
+#[test]
+fn s56_the_order_of_stopping_holds_also_among_many() {
+    let home = TestHome::new();
+    let slow = home.trouble(&["--on-term", "exit", "--term-takes", "300ms"]);
+    let mut yaml = String::from("components:\n  a: { command: [sleep, infinity] }\n");
+    for number in 0..150 {
+        yaml += &format!("  f{number:03}: {{ command: [sleep, infinity] }}\n");
+    }
+    yaml += &format!("  z: {{ command: {slow}, depends_on: [a] }}\n");
+    home.apply(&yaml);
+    home.run(["stop"]).expect_code(0);
+    assert!(first(&home, "z", "exited") <= first(&home, "a", "stopping"));
+    home.run(["start"]).expect_code(0);
+    home.run(["down"]).expect_code(0);
+}

@@ -72,6 +72,8 @@ struct World {
     launched: BTreeSet<RunId>,
     states: BTreeMap<InstanceId, State>,
     declared: BTreeMap<InstanceId, Arc<ComponentSpec>>,
+    /// What the store holds: an engine writes a component when an event says so, or a wish, a run or a declaration.
+    stored: BTreeMap<InstanceId, (Arc<ComponentSpec>, String)>,
     /// A new engine opens gates once it has heard of all runs.
     is_taking_over: bool,
 }
@@ -87,6 +89,7 @@ impl World {
             launched: BTreeSet::new(),
             states: BTreeMap::new(),
             declared: BTreeMap::new(),
+            stored: BTreeMap::new(),
             is_taking_over: false,
         }
     }
@@ -164,8 +167,12 @@ impl World {
                 *state = to;
             }
         }
+        for instance in step.events.iter().map(|event| &event.instance).chain(&step.decided) {
+            self.store(instance);
+        }
         for instance in step.removed {
             self.states.remove(&instance);
+            self.stored.remove(&instance);
             assert!(
                 !self.programs.values().any(|(owner, _)| *owner == instance),
                 "{instance} was removed while something of it is left"
@@ -175,6 +182,12 @@ impl World {
             self.perform(&instance, &effect);
         }
         self.check();
+    }
+
+    fn store(&mut self, instance: &InstanceId) {
+        let Some(component) = self.fleet.get(instance) else { return };
+        let state = serde_json::to_string(component).expect("a component is storable");
+        self.stored.insert(instance.clone(), (component.spec().clone(), state));
     }
 
     fn perform(&mut self, instance: &InstanceId, effect: &Effect) {
@@ -414,17 +427,29 @@ impl World {
                 }
             }
         }
+        let declared: Vec<InstanceId> = changes
+            .iter()
+            .filter_map(|change| match change {
+                Change::Create(instance, _)
+                | Change::Update(instance, _)
+                | Change::Replace(instance, _) => Some(instance.clone()),
+                Change::Start(_) | Change::Remove(_) => None,
+            })
+            .collect();
         self.feed(FleetInput::Apply(changes));
+        declared.iter().for_each(|instance| self.store(instance));
     }
 
     /// The engine is killed, and a new one takes over from the store.
     fn takeover(&mut self) {
         let mut fleet = Fleet::new(self.fleet.next_run());
-        for (instance, component) in self.fleet.iter() {
-            let stored = serde_json::to_string(component).expect("a component is storable");
+        assert_eq!(self.stored.len(), self.fleet.iter().count());
+        for (instance, (spec, state)) in &self.stored {
             let restored: stigmer::machine::Component =
-                serde_json::from_str(&stored).expect("and readable");
-            fleet.restore(instance, restored.restored(component.spec().clone(), self.now));
+                serde_json::from_str(state).expect("and readable");
+            let wished = self.fleet.get(instance).map(stigmer::machine::Component::wish);
+            assert_eq!(Some(restored.wish()), wished, "{instance}: what is wanted is lost");
+            fleet.restore(instance, restored.restored(spec.clone(), self.now));
         }
         let leaving: Vec<InstanceId> = fleet
             .iter()

@@ -22,7 +22,7 @@ use super::context::Context;
 use super::error::CliError;
 use super::exit::Exit;
 use super::live::{Canvas, fit};
-use super::output::{RED, YELLOW};
+use super::output::{Look, RED, YELLOW};
 use super::status_table;
 use super::table::harmless;
 use super::words;
@@ -221,9 +221,7 @@ impl<'a> Progress<'a> {
             }
             self.document.rejected = Some(rejected);
         }
-        if let Some(event) = &message.event {
-            self.happened(event)?;
-        }
+        self.happened(&message.events)?;
         if let Some(status) = message.status {
             self.draw(&status)?;
             self.document.status = Some(status);
@@ -263,23 +261,18 @@ impl<'a> Progress<'a> {
         Ok(())
     }
 
-    fn happened(&mut self, event: &v1::Event) -> Result<(), CliError> {
-        // What the plan has told, and what tells nothing of its own.
-        let of_project = event.component.is_empty() && event.severity == "info";
-        let quiet =
-            of_project || matches!(event.kind.as_str(), "state_changed" | "stable" | "waiting");
-        if self.format == Format::Json || self.context.output.live || quiet {
+    /// Says what happened, a line each.
+    fn happened(&self, events: &[v1::Event]) -> Result<(), CliError> {
+        let output = &self.context.output;
+        if self.format == Format::Json || output.live {
             return Ok(());
         }
-        let name = if event.component.is_empty() {
-            event.project.clone()
-        } else {
-            words::display_name(&event.component, event.replica)
-        };
-        let style = severity(&event.severity);
-        let look = self.context.output.look;
-        let message = look.paint(style, &harmless(&event.message));
-        self.context.output.line(&format!("{name}: {message}"))
+        let lines: String = events
+            .iter()
+            .filter(|event| is_told(event))
+            .map(|event| line(event, output.look))
+            .collect();
+        if lines.is_empty() { Ok(()) } else { output.print(&lines) }
     }
 
     /// Draws each component in its line, on a terminal.
@@ -396,6 +389,23 @@ fn why(component: &v1::Component) -> String {
         Some(message) if component.state == "running" => format!("{line}: readiness: {message}"),
         _ => line,
     }
+}
+
+/// Whether an event is more than what the plan has told, and tells something of its own.
+fn is_told(event: &v1::Event) -> bool {
+    let of_project = event.component.is_empty() && event.severity == "info";
+    !of_project && !matches!(event.kind.as_str(), "state_changed" | "stable" | "waiting")
+}
+
+/// `api: stopping: asked to stop`.
+fn line(event: &v1::Event, look: Look) -> String {
+    let name = if event.component.is_empty() {
+        event.project.clone()
+    } else {
+        words::display_name(&event.component, event.replica)
+    };
+    let message = look.paint(severity(&event.severity), &harmless(&event.message));
+    format!("{name}: {message}\n")
 }
 
 fn severity(word: &str) -> anstyle::Style {

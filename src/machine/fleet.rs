@@ -81,6 +81,9 @@ pub struct FleetStep {
     pub events: Vec<Event>,
     /// Instances of which something changed that anybody might look at.
     pub changed: BTreeSet<InstanceId>,
+    /// Instances of which something else is wanted than before, or that have another run. It must outlive
+    /// the engine, also where no event tells of it yet.
+    pub decided: Vec<InstanceId>,
     /// Instances that are gone.
     pub removed: Vec<InstanceId>,
 }
@@ -190,6 +193,47 @@ impl Fleet {
         self.rolling
             .get(&key_of(instance))
             .is_some_and(|queue| queue.iter().any(|turn| turn.instance == *instance))
+    }
+
+    /// The same instances so that dependents come before what they depend on, and otherwise as they were:
+    /// what comes first may be told to end before the rest is.
+    #[must_use]
+    pub fn in_order_of_ending(&self, instances: Vec<InstanceId>) -> Vec<InstanceId> {
+        if self.dependents.is_empty() {
+            return instances;
+        }
+        let mut waiting: BTreeSet<InstanceId> = instances.iter().cloned().collect();
+        let mut ordered = Vec::with_capacity(instances.len());
+        for instance in instances {
+            self.dependents_first(instance, &mut waiting, &mut ordered);
+        }
+        ordered
+    }
+
+    /// Moves an instance from those that wait to those that are ordered, after its dependents. Nothing
+    /// depends on itself; chains are as long as people make them.
+    fn dependents_first(
+        &self,
+        instance: InstanceId,
+        waiting: &mut BTreeSet<InstanceId>,
+        ordered: &mut Vec<InstanceId>,
+    ) {
+        // On the path: each with its dependents that were not looked at yet.
+        let mut path = Vec::new();
+        let mut next = Some(instance);
+        loop {
+            if let Some(instance) = next.filter(|instance| waiting.remove(instance)) {
+                let dependents = self.dependents.of(&instance);
+                path.push((instance, dependents));
+            }
+            let Some((_, dependents)) = path.last_mut() else { return };
+            next = dependents.next().cloned();
+            if next.is_none()
+                && let Some((instance, _)) = path.pop()
+            {
+                ordered.push(instance);
+            }
+        }
     }
 
     /// Dependencies of an instance whose condition does not hold.
@@ -523,7 +567,11 @@ impl Fleet {
         };
         let Step { effects, events } = component.step(now, input, &mut runs);
         let after = component.run();
-        if facts != Facts::of(component) {
+        let now_seen = Facts::of(component);
+        if facts.wish != now_seen.wish || (before != after && after.is_some()) {
+            work.step.decided.push(instance.clone());
+        }
+        if facts != now_seen {
             work.moved.push(instance.clone());
         }
         if !Arc::ptr_eq(&old_spec, component.spec()) {

@@ -46,8 +46,13 @@ impl Dependents {
         }
     }
 
+    /// Whether nothing depends on anything.
+    pub(super) fn is_empty(&self) -> bool {
+        self.by_dependency.is_empty()
+    }
+
     /// Those that depend on `instance`'s component.
-    pub(super) fn of(&self, instance: &InstanceId) -> impl Iterator<Item = &InstanceId> {
+    pub(super) fn of(&self, instance: &InstanceId) -> impl Iterator<Item = &InstanceId> + use<'_> {
         let key = (instance.project.clone(), instance.component.clone());
         self.by_dependency.get(&key).into_iter().flatten()
     }

@@ -18,11 +18,15 @@ pub struct Batch<'a> {
     pub(super) events: &'a [NewEvent],
 }
 
+/// Where the store has a component; the same for as long as the component is declared.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct RowId(i64);
+
 /// What happens to a component's rows.
 #[derive(Debug)]
 enum Row<'a> {
     Put(&'a Component),
-    State(&'a Component),
+    State(RowId, &'a Component),
     Remove,
 }
 
@@ -40,7 +44,7 @@ impl<'a> Batch<'a> {
     pub(super) fn declares(&self) -> bool {
         let is_declaration = |row: &Row<'_>| match row {
             Row::Put(_) | Row::Remove => true,
-            Row::State(_) => false,
+            Row::State(..) => false,
         };
         !self.projects.is_empty() || self.components.iter().any(|(_, row)| is_declaration(row))
     }
@@ -72,9 +76,9 @@ impl<'a> Batch<'a> {
         self.components.push((instance, Row::Put(component)));
     }
 
-    /// A component that is known has changed its state.
-    pub fn put_state(&mut self, instance: &'a InstanceId, component: &'a Component) {
-        self.components.push((instance, Row::State(component)));
+    /// A component that is known has changed its state: the one in this row.
+    pub fn put_state(&mut self, instance: &'a InstanceId, row: RowId, component: &'a Component) {
+        self.components.push((instance, Row::State(row, component)));
     }
 
     /// A component is gone.
@@ -87,19 +91,23 @@ impl<'a> Batch<'a> {
         self.events = events;
     }
 
-    pub(super) fn write(&self, connection: &Connection) -> Result<(), StoreError> {
+    /// Gives the rows of those that were put whole, in their order.
+    pub(super) fn write(&self, connection: &Connection) -> Result<Vec<RowId>, StoreError> {
         self.write_rest(connection).map_err(StoreError::Write)?;
         let (mut spec, mut state) = (Vec::new(), Vec::new());
+        let mut rows = Vec::new();
         for (instance, row) in &self.components {
-            if let Row::Put(component) | Row::State(component) = row {
+            if let Row::Put(component) | Row::State(_, component) = row {
                 encode(component, &mut state)?;
             }
             if let Row::Put(component) = row {
                 encode(&**component.spec(), &mut spec)?;
             }
-            write_row(connection, instance, row, &spec, &state).map_err(StoreError::Write)?;
+            let written = write_row(connection, instance, row, &spec, &state);
+            rows.extend(written.map_err(StoreError::Write)?);
         }
-        events::write(connection, self.events).map_err(StoreError::Write)
+        events::write(connection, self.events).map_err(StoreError::Write)?;
+        Ok(rows)
     }
 
     fn write_rest(&self, connection: &Connection) -> rusqlite::Result<()> {
@@ -127,13 +135,14 @@ fn encode(value: &impl Serialize, text: &mut Vec<u8>) -> Result<(), StoreError> 
     serde_json::to_writer(text, value).map_err(StoreError::Encode)
 }
 
+/// Gives the row of what was put whole.
 fn write_row(
     connection: &Connection,
     instance: &InstanceId,
     row: &Row<'_>,
     spec: &[u8],
     state: &[u8],
-) -> rusqlite::Result<()> {
+) -> rusqlite::Result<Option<RowId>> {
     // JSON is always UTF-8.
     let text = |bytes| std::str::from_utf8(bytes).unwrap_or_default();
     let (project, component) = (&*instance.project, &*instance.component);
@@ -152,14 +161,12 @@ fn write_row(
                      ON CONFLICT DO UPDATE SET state = excluded.state",
                 )?
                 .execute(params![id, text(state)])?;
+            return Ok(Some(RowId(id)));
         }
-        Row::State(_) => {
+        Row::State(RowId(id), _) => {
             connection
-                .prepare_cached(
-                    "UPDATE states SET state = ?4 WHERE id = (SELECT id FROM specs
-                     WHERE project = ?1 AND component = ?2 AND replica = ?3)",
-                )?
-                .execute(params![project, component, replica, text(state)])?;
+                .prepare_cached("UPDATE states SET state = ?2 WHERE id = ?1")?
+                .execute(params![id, text(state)])?;
         }
         Row::Remove => {
             connection
@@ -169,5 +176,5 @@ fn write_row(
                 .execute(params![project, component, replica])?;
         }
     }
-    Ok(())
+    Ok(None)
 }

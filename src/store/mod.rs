@@ -44,7 +44,7 @@ use crate::model::spec::ComponentSpec;
 use backup::Committed;
 
 pub use backup::copy;
-pub use batch::Batch;
+pub use batch::{Batch, RowId};
 pub use events::{EventFilter, EventRecord, NewEvent};
 pub use open::{LAYOUT, Opened};
 
@@ -129,6 +129,18 @@ pub struct ProjectRecord {
     pub loaded_at: i64,
     /// Information lines for the status.
     pub info: Vec<(String, String)>,
+    /// Somebody has asked for its end, and it is forgotten with its last component.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub leaving: Option<Departure>,
+}
+
+/// What goes with the last component of a project.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct Departure {
+    /// It had containers, so the networks that were made for them go as well.
+    pub containers: bool,
+    /// The volumes as well.
+    pub volumes: bool,
 }
 
 /// Everything that is read when an engine starts.
@@ -144,6 +156,15 @@ pub struct Snapshot {
     pub components: Vec<(InstanceId, Arc<ComponentSpec>, Component)>,
     /// Rows that could not be understood, in words; they are left where they are.
     pub unreadable: Vec<String>,
+}
+
+/// What a batch has become.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Written {
+    /// The identifiers of its events.
+    pub events: std::ops::Range<u64>,
+    /// The rows of the components that were put whole, in their order.
+    pub rows: Vec<RowId>,
 }
 
 /// The open store.
@@ -223,13 +244,13 @@ impl Store {
         Ok(())
     }
 
-    /// Commits a batch: all of it, or nothing. Answers with the identifiers of its events.
-    pub fn commit(&mut self, batch: &Batch<'_>) -> Result<std::ops::Range<u64>, StoreError> {
+    /// Commits a batch: all of it, or nothing.
+    pub fn commit(&mut self, batch: &Batch<'_>) -> Result<Written, StoreError> {
         if batch.is_empty() {
-            return Ok(0..0);
+            return Ok(Written { events: 0..0, rows: Vec::new() });
         }
         let transaction = self.connection.transaction().map_err(StoreError::Write)?;
-        batch.write(&transaction)?;
+        let rows = batch.write(&transaction)?;
         crash::point("written and not committed");
         let end = transaction.last_insert_rowid().unsigned_abs() + 1;
         transaction.commit().map_err(StoreError::Write)?;
@@ -238,7 +259,7 @@ impl Store {
             committed.batches += 1;
             committed.declarations += u64::from(batch.declares());
         });
-        Ok(end - batch.events.len() as u64..end)
+        Ok(Written { events: end - batch.events.len() as u64..end, rows })
     }
 }
 

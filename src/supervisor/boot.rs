@@ -249,22 +249,28 @@ impl Supervisor {
                 self.fleet.restore(&instance, component);
             }
             self.reconcile(at, known, &mut round);
+            self.go_on_leaving(at, &mut round);
             let resumed = self.fleet.resume(at);
             round.gather(resumed);
         } else {
             // Times of another boot mean nothing, and nothing of it runs any more.
             let mut changes = Vec::new();
             for (instance, spec, component) in snapshot.components {
+                let leaves = self
+                    .projects
+                    .get(&*instance.project)
+                    .is_some_and(|project| project.record.leaving.is_some());
                 match component.wish().wanted() {
-                    Wanted::Running => changes.push(Change::Create(instance, spec)),
-                    // Stopped by a person, and still declared.
-                    Wanted::Stopped => {
+                    Wanted::Running if !leaves => changes.push(Change::Create(instance, spec)),
+                    // Stopped by a person, and still declared, or about to be forgotten.
+                    Wanted::Running | Wanted::Stopped => {
                         round.declare(&instance);
                         self.fleet.restore(&instance, Component::new(spec, 0));
                     }
                 }
             }
             self.feed(at, FleetInput::Apply(changes), &mut round);
+            self.go_on_leaving(at, &mut round);
         }
         self.end_strangers(known);
         for (instance, _) in self.fleet.iter() {

@@ -51,7 +51,7 @@ use crate::model::{InstanceId, Time};
 use crate::plan::Plan;
 use crate::runner::Report;
 use crate::runner::process::{BaseEnv, Runner, instant_of, now};
-use crate::store::{EventFilter, EventRecord, ProjectRecord, Store, StoreError};
+use crate::store::{EventFilter, EventRecord, ProjectRecord, RowId, Store, StoreError};
 
 pub use record::{LoadFailure, LoadedProject, Project, Projects};
 use succession::Succession;
@@ -252,8 +252,8 @@ pub struct Supervisor {
     events: Announcer,
     changes: watch::Sender<u64>,
     store_error: Option<String>,
-    /// The specs that the store holds.
-    stored: BTreeMap<InstanceId, Arc<ComponentSpec>>,
+    /// The specs that the store holds, and where.
+    stored: BTreeMap<InstanceId, (Arc<ComponentSpec>, RowId)>,
     /// All runs that were handed out have lower numbers, and the store knows it.
     stored_next_run: u64,
     succession: Succession,

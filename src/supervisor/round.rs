@@ -19,11 +19,15 @@ use crate::plan::{self, Current, Intent};
 use crate::runner::Report;
 use crate::runner::process::{BaseEnv, now};
 use crate::runner::sockets::Use;
-use crate::store::{Batch, EventRecord, NewEvent, ProjectRecord};
+use crate::store::{Batch, Departure, EventRecord, NewEvent, ProjectRecord, Written};
 
 /// Numbers of runs that are noted as handed out before they are. The next engine passes over those that were
 /// not.
 const SET_ASIDE: u64 = 64;
+
+/// How many components are told to end before the next are looked at: the first have their signal while
+/// what becomes of the others is still worked out and written down.
+const PORTION: usize = 100;
 
 /// What a round gathers before anything is acted on.
 #[derive(Default)]
@@ -61,6 +65,7 @@ impl Round {
         self.visible |= !step.changed.is_empty() || !step.removed.is_empty();
         // Results of probes are for the eye; what must outlive the engine makes an event.
         self.changed.extend(step.events.iter().map(|event| event.instance.clone()));
+        self.changed.extend(step.decided);
         self.events.extend(step.events.iter().filter_map(record_of));
         for instance in step.removed {
             self.changed.remove(&instance);
@@ -149,7 +154,7 @@ impl Supervisor {
         self.ending = Ending::Stopping;
         tracing::info!("ending: all components are stopped, in reverse order");
         let everybody = self.fleet.iter().map(|(instance, _)| instance.clone()).collect();
-        self.feed(at, FleetInput::Control(Action::Pause, everybody), round);
+        self.control(at, Action::Pause, everybody, round);
     }
 
     fn serve(&mut self, at: Time, request: Request, round: &mut Round) {
@@ -163,7 +168,7 @@ impl Supervisor {
                 round.replies.push(Box::new(move || drop(reply.send(outcome))));
             }
             Request::Control { action, instances, reply } => {
-                self.feed(at, FleetInput::Control(action, instances), round);
+                self.control(at, action, instances, round);
                 round.replies.push(Box::new(move || {
                     // Nobody may be waiting any more.
                     let _ = reply.send(());
@@ -177,10 +182,9 @@ impl Supervisor {
                     .map(|(instance, _)| instance.clone())
                     .collect();
                 for name in projects {
-                    let leaving = self.leaving_of(&name, volumes);
-                    self.leaving.insert(name, leaving);
+                    self.leave(name, volumes, round);
                 }
-                self.feed(at, FleetInput::Control(Action::Remove, instances.clone()), round);
+                self.control(at, Action::Remove, instances.clone(), round);
                 // Nobody may be waiting any more.
                 round.replies.push(Box::new(move || drop(reply.send(instances))));
             }
@@ -195,6 +199,24 @@ impl Supervisor {
             Request::Replace { program, reply } => self.replace(program, reply, round),
             Request::Look(look) => (look.0)(&self.world(at)),
             Request::Events { filter, reply } => drop(reply.send(self.store.events(&filter))),
+        }
+    }
+
+    /// Does what a person asks of components. Many that are to end are told so in portions, each of which is
+    /// written and acted on before the next; if the engine dies in between, whoever asked has no answer yet,
+    /// and asks again.
+    fn control(&mut self, at: Time, action: Action, instances: Vec<InstanceId>, round: &mut Round) {
+        let ends = match action {
+            Action::Stop | Action::Remove | Action::Pause => true,
+            Action::Start | Action::Restart | Action::Roll | Action::Reset => false,
+        };
+        if !ends || instances.len() <= PORTION {
+            return self.feed(at, FleetInput::Control(action, instances), round);
+        }
+        for portion in self.fleet.in_order_of_ending(instances).chunks(PORTION) {
+            // What happened before comes first.
+            self.finish(std::mem::take(round));
+            self.feed(at, FleetInput::Control(action, portion.to_vec()), round);
         }
     }
 
@@ -496,10 +518,9 @@ impl Supervisor {
             // A spec that was waiting for its turn may come into force at any time; one that is in the
             // store already is not written again with every exit.
             let spec = component.spec();
-            let is_known =
-                self.stored.get(instance).is_some_and(|stored| Arc::ptr_eq(stored, spec));
-            if is_known {
-                batch.put_state(instance, component);
+            let stored = self.stored.get(instance).filter(|(known, _)| Arc::ptr_eq(known, spec));
+            if let Some((_, row)) = stored {
+                batch.put_state(instance, *row, component);
             } else {
                 specs.push((instance.clone(), spec.clone()));
                 batch.put_component(instance, component);
@@ -515,15 +536,17 @@ impl Supervisor {
         let committed = self.store.commit(&batch);
         drop(batch);
         match committed {
-            Ok(ids) => {
-                self.stored.extend(specs);
+            Ok(Written { events, rows }) => {
+                let stored = specs.into_iter().zip(rows);
+                self.stored.extend(stored.map(|((instance, spec), row)| (instance, (spec, row))));
                 if self.stored_next_run < next_run {
                     self.stored_next_run = next_run + SET_ASIDE;
                 }
                 if self.store_error.take().is_some() {
                     tracing::info!("the state can be written again");
                 }
-                ids.zip(round.events.drain(..))
+                events
+                    .zip(round.events.drain(..))
                     .map(|(id, event)| EventRecord { id, event })
                     .collect()
             }
@@ -537,6 +560,39 @@ impl Supervisor {
                 round.events.drain(..).map(|event| EventRecord { id: 0, event }).collect()
             }
         }
+    }
+
+    /// From now on a project waits for its last component. The next engine is to know it, too.
+    fn leave(&mut self, name: String, volumes: bool, round: &mut Round) {
+        let leaving = self.leaving_of(&name, volumes);
+        if let Some(project) = self.projects.get_mut(&name) {
+            project.record.leaving = match leaving {
+                Leaving::Plain => Some(Departure::default()),
+                Leaving::Containers { volumes } => Some(Departure { containers: true, volumes }),
+                // It is noted.
+                Leaving::Clearing => project.record.leaving,
+            };
+            if let Err(error) = round.batch.put_project(&name, &project.record) {
+                tracing::error!(project = name, "its end is not noted: {error}");
+            }
+        }
+        self.leaving.insert(name, leaving);
+    }
+
+    /// Goes on with what the last engine has begun: the end of whole projects.
+    pub(super) fn go_on_leaving(&mut self, at: Time, round: &mut Round) {
+        for (name, project) in &self.projects {
+            let Some(Departure { containers, volumes }) = project.record.leaving else { continue };
+            let leaving = if containers { Leaving::Containers { volumes } } else { Leaving::Plain };
+            self.leaving.insert(name.clone(), leaving);
+        }
+        let theirs: Vec<InstanceId> = self
+            .fleet
+            .iter()
+            .filter(|(instance, _)| self.leaving.contains_key(&*instance.project))
+            .map(|(instance, _)| instance.clone())
+            .collect();
+        self.feed(at, FleetInput::Control(Action::Remove, theirs), round);
     }
 
     /// What has to be done for a project besides ending its components.

@@ -32,7 +32,7 @@ fn event(component: &str, kind: &str, message: &str) -> v1::Progress {
         message: message.into(),
         ..v1::Event::default()
     };
-    v1::Progress { event: Some(event), ..v1::Progress::default() }
+    v1::Progress { events: vec![event], ..v1::Progress::default() }
 }
 
 fn now(components: Vec<v1::Component>) -> v1::Progress {

@@ -1,7 +1,7 @@
 //! Streams that go on until what was asked for is reached: a plan, events, states, an outcome.
 //!
 //! ```text
-//!   subscribe ─▶ request ─▶ plan ─▶ ( event | status )* ─▶ status ─▶ outcome
+//!   subscribe ─▶ request ─▶ plan ─▶ ( events | status )* ─▶ status ─▶ outcome
 //! ```
 //!
 //! One is subscribed to events before the request is made, so that none of its events is missed. A
@@ -9,6 +9,7 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::oneshot;
@@ -48,6 +49,13 @@ const LONGEST_PAUSE: Duration = Duration::from_millis(200);
 /// The longest pause between two statuses, which take much longer to make: with thousands of components, as
 /// long as a hundred milliseconds.
 const LONGEST_STATUS_PAUSE: Duration = Duration::from_secs(5);
+
+/// Events in one message, at most: an event takes about a hundred bytes, and a message at most 4 MiB.
+const TOGETHER: usize = 1000;
+
+/// The first status is not made at once: when thousands of components are to be started or stopped, their
+/// supervisor has better to do, and when it is few, they may be done by then.
+const FIRST_STATUS: Duration = Duration::from_millis(50);
 
 /// Last lines of the log of a component that failed.
 const TAIL: usize = 10;
@@ -333,7 +341,7 @@ impl Service {
             projects,
             of_goal,
             shown: BTreeMap::new(),
-            show_at: Instant::now(),
+            show_at: Instant::now() + FIRST_STATUS,
             is_behind: false,
         };
         // An error means that nobody is there any more to be told.
@@ -389,7 +397,7 @@ impl Follower {
                     Err(_) => return self.fail(ending()).await,
                 },
                 event = told.recv() => match event {
-                    Some(event) => self.tell(&event).await?,
+                    Some(event) => self.tell(Some(event), &mut told).await?,
                     None => return self.fail(ending()).await,
                 },
                 () = tokio::time::sleep_until(look_at), if dirty => {}
@@ -425,9 +433,7 @@ impl Follower {
         };
         self.goal = goal;
         // What led to this comes before it.
-        while let Ok(event) = told.try_recv() {
-            self.tell(&event).await?;
-        }
+        self.tell(None, told).await?;
         self.is_behind = status.is_none();
         if let Some(status) = status {
             let pause = whole_cost.saturating_mul(SHARE);
@@ -445,14 +451,34 @@ impl Follower {
         Ok((outcome, cost))
     }
 
-    async fn tell(&self, record: &EventRecord) -> Result<(), Gone> {
-        let event = &record.event;
-        let instance = InstanceId::new(&event.project, &event.component, event.replica);
-        let of_project = event.component.is_empty() && self.projects.contains(&event.project);
-        if !of_project && !self.of_goal.contains(&instance) {
+    /// Tells an event and whatever else has been told by now: in one message, since each costs both sides
+    /// more than what is in it.
+    async fn tell(&self, first: Option<Arc<EventRecord>>, told: &mut Events) -> Result<(), Gone> {
+        let mut next = first.or_else(|| told.try_recv().ok());
+        let mut happened = Vec::new();
+        while let Some(record) = next {
+            if self.concerns(&record) {
+                happened.push(events::event(&record));
+            }
+            if happened.len() == TOGETHER {
+                let events = std::mem::take(&mut happened);
+                self.send(Progress { events, ..self.empty() }).await?;
+            }
+            next = told.try_recv().ok();
+        }
+        if happened.is_empty() {
             return Ok(());
         }
-        self.send(Progress { event: Some(events::event(record)), ..self.empty() }).await
+        self.send(Progress { events: happened, ..self.empty() }).await
+    }
+
+    /// Whether an event is about what is followed.
+    fn concerns(&self, record: &EventRecord) -> bool {
+        let event = &record.event;
+        if event.component.is_empty() {
+            return self.projects.contains(&event.project);
+        }
+        self.of_goal.contains(&InstanceId::new(&event.project, &event.component, event.replica))
     }
 
     fn empty(&self) -> Progress {
