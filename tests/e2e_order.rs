@@ -380,10 +380,11 @@ fn s56_the_order_of_stopping_holds_also_among_many() {
     let slow = home.trouble(&["--on-term", "exit", "--term-takes", "300ms"]);
     let mut yaml = String::from("components:\n  a: { command: [sleep, infinity] }\n");
     for number in 0..150 {
-        yaml += &format!("  f{number:03}: {{ command: [sleep, infinity] }}\n");
+        yaml += "  f";
+        yaml += &number.to_string();
+        yaml += ": { command: [sleep, infinity] }\n";
     }
-    yaml += &format!("  z: {{ command: {slow}, depends_on: [a] }}\n");
-    home.apply(&yaml);
+    home.apply(&format!("{yaml}  z: {{ command: {slow}, depends_on: [a] }}\n"));
     home.run(["stop"]).expect_code(0);
     assert!(first(&home, "z", "exited") <= first(&home, "a", "stopping"));
     home.run(["start"]).expect_code(0);

@@ -437,7 +437,9 @@ impl World {
             })
             .collect();
         self.feed(FleetInput::Apply(changes));
-        declared.iter().for_each(|instance| self.store(instance));
+        for instance in &declared {
+            self.store(instance);
+        }
     }
 
     /// The engine is killed, and a new one takes over from the store.

@@ -552,7 +552,11 @@ impl Component {
     }
 
     fn retire(&mut self, wish: Wish, turn: &mut Turning<'_>) {
-        self.wish = wish;
+        // What a person has stopped stays so when the daemon ends.
+        let is_stopped = wish == Wish::Pause && self.wish == Wish::Stop;
+        if !is_stopped {
+            self.wish = wish;
+        }
         match &mut self.phase {
             Phase::Stopped { .. } | Phase::Alive(_) => {}
             Phase::Waiting | Phase::Backoff { .. } => self.rest(turn),
