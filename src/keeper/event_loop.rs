@@ -57,7 +57,7 @@ const QUIET: Duration = Duration::from_secs(1);
 
 /// Runs are cleaned up after once nothing has happened for so long: ends come in storms, and what follows
 /// from them is waited for, their traces are not.
-const CALM: Duration = Duration::from_millis(10);
+const CALM: Duration = Duration::from_millis(20);
 /// And after so long in any case, where something happens all the time.
 pub(super) const LONGEST_STORM: Duration = Duration::from_secs(1);
 /// How many of them in a row, before it is seen what else has happened.
