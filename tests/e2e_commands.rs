@@ -348,3 +348,55 @@ fn what_goes_down_is_gone_also_with_a_new_engine() {
         assert_eq!(home.births(name).len(), 1, "{name}");
     }
 }
+
+#[test]
+fn what_is_taken_out_of_the_manifest_is_gone_also_with_a_new_engine() {
+    let home = TestHome::new();
+    let slow = home.troublemaker("slow", &["--on-term", "ignore"]);
+    let rest = "  api: { command: [sleep, infinity] }\n";
+    home.apply(&format!(
+        "components:\n{rest}  slow: {{ command: {slow}, stop: {{ timeout: 1h }} }}\n"
+    ));
+    let (slow, api) = (home.pid_of("slow"), home.pid_of("api"));
+    home.manifest(&format!("components:\n{rest}"));
+    home.wait_told("slow", "stopping", 1);
+    let before = home.kill_engine();
+    home.wait_for("a new engine", || {
+        home.daemon_pids().filter(|pids| pids.engine != before.engine)
+    });
+    home.kill(slow);
+    home.wait_for("the end of it", || {
+        let components = home.status_json()["components"].as_array()?.clone();
+        (components.len() == 1).then_some(())
+    });
+    assert_eq!((home.pid_of("api"), home.births("slow").len()), (api, 1));
+}
+
+#[test]
+fn replicas_that_wait_for_their_turn_are_replaced_also_by_a_new_engine() {
+    let home = TestHome::new();
+    let manifest = |word: &str| {
+        let flags = ["--say", word, "--ready-after", "300ms", "--say-ready", "up"];
+        format!(
+            "components:
+  worker:
+    command: {}
+    replicas: 3
+    probes: {{ readiness: {{ log: up, interval: 30ms, success_threshold: 1 }} }}
+",
+            home.trouble(&flags)
+        )
+    };
+    home.apply(&manifest("one"));
+    let before = ["worker", "worker.1", "worker.2"].map(|name| home.pid_of(name));
+    home.manifest(&manifest("two"));
+    home.wait_replaced("worker", before[0]);
+    let engine = home.kill_engine();
+    home.wait_for("a new engine", || {
+        home.daemon_pids().filter(|pids| pids.engine != engine.engine)
+    });
+    for (name, pid) in ["worker", "worker.1", "worker.2"].into_iter().zip(before) {
+        home.wait_replaced(name, pid);
+        home.wait_ready(name);
+    }
+}

@@ -426,6 +426,41 @@ components:
 }
 
 #[test]
+fn a_project_that_was_going_down_is_gone_after_a_boot_with_its_containers_and_volumes() {
+    let Some(bench) = Bench::new() else { return };
+    bench.apply(&format!(
+        "volumes: {{ data: {{}} }}
+components:
+  slow:
+    container:
+      image: {IMAGE}
+      # The first process of a container ignores what it has no handler for.
+      command: [sleep, '1000']
+      volumes: [\"data:/data\"]
+    stop: {{ timeout: 1h }}
+"
+    ));
+    let home = &bench.home;
+    home.run(["down", "--volumes", "--no-wait"]).expect_code(0);
+    home.wait_told("slow", "stopping", 1);
+    let (project, container) = (home.project_name(), home.container("slow"));
+    home.kill_daemon();
+    bench.docker(&["kill", &container]);
+    let Some(daemon) = home.after_a_boot(&home.command(["daemon", "--detach"])) else { return };
+    home.run_command(daemon).expect_code(0);
+    let count = |what: &[&str]| {
+        let listed = bench.docker(what);
+        listed.lines().filter(|name| name.starts_with(&project)).count()
+    };
+    home.wait_for("the end of all of it", || {
+        let containers = count(&["ps", "-a", "--format", "{{.Names}}"]);
+        let volumes = count(&["volume", "ls", "--format", "{{.Name}}"]);
+        (containers + volumes == 0).then_some(())
+    });
+    home.run(["status"]).expect_code(4);
+}
+
+#[test]
 fn an_image_is_built_from_a_context_and_its_failure_says_which_step() {
     let Some(bench) = Bench::new() else { return };
     std::fs::create_dir(bench.home.file("app")).unwrap();

@@ -72,6 +72,26 @@ fn an_engine_that_dies_before_it_has_heard_of_the_end_leaves_it_to_the_next_one(
 }
 
 #[test]
+fn what_was_still_ending_when_the_daemon_was_killed_runs_again_with_the_next_one() {
+    let home = TestHome::new();
+    let slow = home.troublemaker("slow", &["--on-term", "ignore"]);
+    home.apply(&format!("components: {{ slow: {{ command: {slow}, stop: {{ timeout: 1h }} }} }}"));
+    let daemon = home.daemon_pids().unwrap();
+    signal(daemon.keeper, Signal::TERM);
+    home.wait_told("slow", "stopping", 1);
+    let pid = home.pid_of("slow");
+    home.kill_daemon();
+    home.run(["daemon", "--detach"]).expect_code(0);
+    home.wait_for("a daemon", || home.daemon_pids());
+    home.kill(pid);
+    home.wait_replaced("slow", pid);
+    home.wait_ready("slow");
+    assert_eq!(home.births("slow").len(), 2);
+    home.run(["down", "--no-wait"]).expect_code(0);
+    home.kill(home.pid_of("slow"));
+}
+
+#[test]
 fn fault_10_a_second_daemon_on_the_same_home_is_refused() {
     let home = TestHome::new();
     home.apply(&shop(&home));

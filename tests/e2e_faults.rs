@@ -107,14 +107,8 @@ fn fault_11_after_another_boot_nothing_is_adopted_or_signalled_and_everything_is
     let old = home.wait_replaced("api", victim)["pid"].as_u64().unwrap();
     let old = Process::open(u32::try_from(old).unwrap()).unwrap();
     home.kill_daemon();
-    // A boot cannot be had here, but its id can: a daemon that sees another one knows of no other
-    // difference. That what it finds still runs would not be so after a boot, and shows who is touched.
-    let id = home.root().join("boot_id");
-    fs::write(&id, "11111111-2222-3333-4444-555555555555\n").unwrap();
-    fs::set_permissions(&id, fs::Permissions::from_mode(0o644)).unwrap();
-    let mount = format!("mount --bind {} /proc/sys/kernel/random/boot_id", id.display());
-    let Some(daemon) = home.with_mounts(&mount, &home.command(["daemon", "--detach"])) else {
-        say("not root: no other boot can be pretended");
+    // That what it finds still runs would not be so after a boot, and shows who is touched.
+    let Some(daemon) = home.after_a_boot(&home.command(["daemon", "--detach"])) else {
         home.run(["daemon", "--detach"]).expect_code(0);
         return;
     };

@@ -17,7 +17,7 @@ use stigmer::model::spec::{
 };
 use stigmer::model::{
     Body, EventKind, Exit, InstanceId, LaunchError, LaunchStage, ProbeRole, Retry, RunId, State,
-    Time,
+    StopReason, Time,
 };
 
 const STEPS: u32 = 60;
@@ -377,15 +377,30 @@ impl World {
         let known: Vec<InstanceId> = self.declared.keys().cloned().collect();
         let chosen: Vec<InstanceId> =
             known.iter().filter(|_| self.dice.one_in(2)).cloned().collect();
-        match self.dice.below(8) {
+        match self.dice.below(9) {
             0 => self.feed(FleetInput::Control(Action::Start, chosen)),
             1 => self.feed(FleetInput::Control(Action::Stop, chosen)),
             2 => self.feed(FleetInput::Control(Action::Restart, chosen)),
             3 => self.feed(FleetInput::Control(Action::Reset, chosen)),
             4 => self.feed(FleetInput::Control(Action::Roll, chosen)),
             5 => self.takeover(),
+            6 => self.end(),
             _ => self.edit(),
         }
+    }
+
+    /// The daemon is told to end, and killed before or after everything has ended.
+    fn end(&mut self) {
+        let everybody = self.fleet.iter().map(|(instance, _)| instance.clone()).collect();
+        self.feed(FleetInput::Control(Action::Pause, everybody));
+        for _ in 0..self.dice.below(12) {
+            let runs: Vec<RunId> = self.programs.keys().copied().collect();
+            if !runs.is_empty() {
+                let run = self.dice.choose(&runs);
+                self.advance(run);
+            }
+        }
+        self.takeover();
     }
 
     /// The manifest is edited: some are added, some changed, some removed.
@@ -449,9 +464,11 @@ impl World {
         for (instance, (spec, state)) in &self.stored {
             let restored: stigmer::machine::Component =
                 serde_json::from_str(state).expect("and readable");
-            let wished = self.fleet.get(instance).map(stigmer::machine::Component::wish);
-            assert_eq!(Some(restored.wish()), wished, "{instance}: what is wanted is lost");
-            fleet.restore(instance, restored.restored(spec.clone(), self.now));
+            let restored = restored.restored(spec.clone(), self.now);
+            let live = self.fleet.get(instance).expect("what is stored is there");
+            let wanted = live.clone().restored(spec.clone(), self.now).wish();
+            assert_eq!(restored.wish(), wanted, "{instance}: what is wanted is lost");
+            fleet.restore(instance, restored);
         }
         let leaving: Vec<InstanceId> = fleet
             .iter()
@@ -555,7 +572,8 @@ impl World {
         self.fleet.iter().all(|(instance, component)| match component.wish() {
             Wish::Run => match component.phase() {
                 Phase::Alive(_) => component.state() == State::Running && component.is_ready(),
-                Phase::Failed { .. } | Phase::Stopped { .. } => true,
+                Phase::Failed { .. } => true,
+                Phase::Stopped { reason } => *reason == StopReason::Completed,
                 // Rightly so, if what it waits for will never be there.
                 Phase::Waiting => self.hopeless(instance),
                 Phase::Launching { .. } | Phase::Ending(_) | Phase::Backoff { .. } => false,

@@ -172,8 +172,12 @@ impl Engine {
                 labels.push(format!("{}={}", identity::REPLICA, instance.replica));
             }
             Ours::Run(run) => labels.push(format!("{}={run}", identity::RUN)),
+            Ours::Ended(project) => labels.push(format!("{}={project}", identity::PROJECT)),
         }
-        let filters = std::collections::HashMap::from([("label", labels)]);
+        let mut filters = std::collections::HashMap::from([("label", labels)]);
+        if let Ours::Ended(_) = of {
+            filters.insert("status", vec!["exited".to_owned(), "dead".to_owned()]);
+        }
         let options = ListContainersOptionsBuilder::new().all(true).filters(&filters).build();
         let listed = self
             .ask("list", QUICK, async |client| client.list_containers(Some(options)).await)
@@ -270,6 +274,8 @@ pub enum Ours<'a> {
     Instance(&'a InstanceId),
     /// That of one run.
     Run(RunId),
+    /// Those of a project that have ended.
+    Ended(&'a str),
 }
 
 /// The last words of a health check that fails.

@@ -15,6 +15,7 @@ use bollard::query_parameters::{
 use super::engine::{Engine, QUICK, SLOW};
 use super::error::EngineError;
 use super::identity::{COMPONENT, HOME, PROJECT, volume_name};
+use super::look::Ours;
 use crate::model::InstanceId;
 use crate::model::container::{
     ContainerSpec, MountSource, NetworkDeclaration, NetworkSpec, VolumeSpec,
@@ -179,8 +180,8 @@ async fn create_volume(engine: &Engine, request: VolumeCreateRequest) -> Result<
     Ok(made.map(drop)?)
 }
 
-/// Removes the networks that were made for a project and that nobody uses; with `volumes`, its volumes as
-/// well. Gives what was removed.
+/// Removes the networks that were made for a project and that nobody uses, and containers that nobody has
+/// removed, because the machine was rebooted before; with `volumes`, its volumes as well. Gives what was removed.
 pub async fn clear(
     engine: &Engine,
     project: &str,
@@ -192,6 +193,11 @@ pub async fn clear(
     let ours = vec![format!("{HOME}={}", engine.home()), format!("{PROJECT}={project}")];
     let filters = HashMap::from([("label", ours)]);
     let mut removed = Vec::new();
+    // Those that run belong to a project that was applied again meanwhile.
+    for (container, identity) in engine.ours(Ours::Ended(project)).await? {
+        engine.remove(&container).await?;
+        removed.push(format!("container of {}", identity.instance));
+    }
     let options = ListNetworksOptionsBuilder::new().filters(&filters).build();
     let networks = engine
         .ask("list the networks", QUICK, async |client| client.list_networks(Some(options)).await)

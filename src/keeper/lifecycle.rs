@@ -415,7 +415,7 @@ impl Keeper {
         }
     }
 
-    /// Forgets a run. Its record and its cgroup are removed when there is nothing else to do: nobody waits
+    /// Forgets a run. Its record and its cgroup are removed once it is calm, or a second later: nobody waits
     /// for that, and a daemon that comes before sees that nothing of the run is left.
     pub(super) fn forget(&mut self, id: RunId) {
         if let Some(run) = self.table.remove(id) {

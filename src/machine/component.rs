@@ -273,6 +273,20 @@ impl Component {
         self.doubt = None;
         if self.wish == Wish::Pause {
             self.wish = Wish::Run;
+            // What was still ending is started again once it has ended.
+            match &mut self.phase {
+                Phase::Ending(ending) if ending.then == Then::Stop => ending.replace(),
+                Phase::Launching { after: AfterLaunch::End(then), .. } if *then == Then::Stop => {
+                    *then = Then::Replace;
+                }
+                Phase::Stopped { .. }
+                | Phase::Waiting
+                | Phase::Launching { .. }
+                | Phase::Alive(_)
+                | Phase::Ending(_)
+                | Phase::Backoff { .. }
+                | Phase::Failed { .. } => {}
+            }
         }
         if let Phase::Alive(alive) = &mut self.phase {
             for role in ProbeRole::ALL {
@@ -384,6 +398,8 @@ impl Component {
     /// Takes an input. `runs` hands out the identifier of a launch, where one is needed.
     pub fn step(&mut self, now: Time, input: Input, runs: &mut dyn FnMut() -> RunId) -> Step {
         let mut turn = Turning { now, runs, step: Step::default() };
+        // Another engine may have made something else of it than was told last.
+        self.show(&mut turn);
         match input {
             Input::Tick => self.tick(&mut turn),
             Input::Start => self.start(&mut turn),

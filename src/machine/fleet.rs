@@ -181,6 +181,14 @@ impl Fleet {
         self.deadlines.first().map(|(at, _)| *at)
     }
 
+    /// Whether instances of a project are yet to be forgotten, or wait for their turn to be replaced. What a
+    /// component stores of itself does not say so.
+    #[must_use]
+    pub fn is_in_transit(&self, project: &str) -> bool {
+        self.leaving.iter().any(|instance| *instance.project == *project)
+            || self.rolling.keys().any(|(of, _)| **of == *project)
+    }
+
     /// The identifier of the next run.
     #[must_use]
     pub const fn next_run(&self) -> u64 {

@@ -48,6 +48,7 @@ pub async fn watch(mut handle: Handle, mut reloads: mpsc::UnboundedReceiver<()>)
     let (touched_in, mut touched) = mpsc::unbounded_channel();
     let mut folders = Folders::new(touched_in);
     let mut tried = Tried::default();
+    let mut unfinished: Vec<String> = in_transit(&handle.projects.borrow());
     let mut due: Option<Due> = Some(Due::now());
     loop {
         let deadline = due.map(|due| due.at);
@@ -76,13 +77,24 @@ pub async fn watch(mut handle: Handle, mut reloads: mpsc::UnboundedReceiver<()>)
                 let projects = handle.projects.borrow_and_update().clone();
                 // First watched, then looked: a change between the two would go unseen.
                 folders.follow(&projects);
-                for project in tried.changed(projects).await {
+                let changed = tried.changed(projects).await;
+                for project in unfinished.drain(..).filter(|name| !changed.contains(name)) {
+                    tracing::info!(project, "going on with what the last engine has begun");
+                    drop(reload(&handle, &project).await);
+                }
+                for project in changed {
                     tracing::info!(project, "its files have changed");
                     drop(reload(&handle, &project).await);
                 }
             }
         }
     }
+}
+
+/// The projects of which something was under way when the last engine ended.
+fn in_transit(projects: &Projects) -> Vec<String> {
+    let unfinished = projects.iter().filter(|(_, project)| project.record.in_transit);
+    unfinished.map(|(name, _)| name.clone()).collect()
 }
 
 /// When the files are looked at.

@@ -66,6 +66,11 @@ impl<'a> Batch<'a> {
         Ok(())
     }
 
+    /// The projects of which something is written.
+    pub fn projects(&self) -> impl Iterator<Item = &str> {
+        self.projects.iter().map(|(name, _)| &**name)
+    }
+
     /// A project is gone.
     pub fn remove_project(&mut self, name: &str) {
         self.projects.push((name.to_owned(), None));

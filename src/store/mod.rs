@@ -129,6 +129,10 @@ pub struct ProjectRecord {
     pub loaded_at: i64,
     /// Information lines for the status.
     pub info: Vec<(String, String)>,
+    /// Components of it are yet to be forgotten, or replicas to be replaced: the next engine has to look at the
+    /// manifest for what was begun, though it has not changed.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub in_transit: bool,
     /// Somebody has asked for its end, and it is forgotten with its last component.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub leaving: Option<Departure>,

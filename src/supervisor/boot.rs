@@ -24,7 +24,7 @@ use tokio::sync::{mpsc, watch};
 
 use super::round::Round;
 use super::succession::Succession;
-use super::{Announcer, Ending, Handle, Input, Lifetime, Project, Supervisor};
+use super::{Announcer, Ending, Handle, Input, Lifetime, Project, Supervisor, Unwritten};
 use crate::home::Home;
 use crate::keeper::client::KeeperClient;
 use crate::keeper::record;
@@ -216,6 +216,14 @@ impl Supervisor {
             welcome,
             logs,
             home,
+            unfinished: snapshot
+                .projects
+                .iter()
+                .filter(|(_, record)| record.in_transit)
+                .map(|(name, _)| name.clone())
+                .collect(),
+            unwritten: Unwritten::default(),
+            boot_is_noted: false,
             leaving: BTreeMap::new(),
             inputs,
             reports,
@@ -278,7 +286,6 @@ impl Supervisor {
             drop(self.home.prepare_log(instance));
             self.watch_log(instance);
         }
-        round.note_boot(&self.welcome.boot_id);
         self.find_sockets(known);
         // What was held for a component that is gone by now.
         self.close_sockets();

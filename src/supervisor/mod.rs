@@ -33,7 +33,7 @@ mod succession;
 pub use announce::{Announcer, Events};
 pub use boot::{Acquaintance, Foundation, Held};
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -245,6 +245,12 @@ pub struct Supervisor {
     /// SIGHUP: all manifests are to be read again.
     reloads: mpsc::UnboundedSender<()>,
     base_envs: BTreeMap<Arc<str>, BaseEnv>,
+    /// Projects whose plan the last engine has not carried out to its end, and this one has not taken up yet.
+    unfinished: BTreeSet<String>,
+    /// What a failed commit held, to be written as soon as that is possible.
+    unwritten: Unwritten,
+    /// The store knows that the states in it are of this boot.
+    boot_is_noted: bool,
     /// Projects that are forgotten once their last component is gone.
     leaving: BTreeMap<String, Leaving>,
     inputs: mpsc::UnboundedReceiver<Input>,
@@ -260,6 +266,17 @@ pub struct Supervisor {
     ending: Ending,
     lifetime: Lifetime,
     had_projects: bool,
+}
+
+/// What the store does not have, because it could not be written.
+#[derive(Default)]
+struct Unwritten {
+    declared: BTreeSet<InstanceId>,
+    changed: BTreeSet<InstanceId>,
+    removed: BTreeSet<InstanceId>,
+    projects: BTreeSet<String>,
+    /// When it is tried again; `None` if nothing is left to write.
+    again: Option<Time>,
 }
 
 /// What is left to do for a project once its last component is gone.
@@ -331,7 +348,9 @@ impl Supervisor {
             Ending::Idle(until) => Some(until),
             Ending::No | Ending::Stopping => None,
         };
-        let deadline = self.fleet.next_deadline().into_iter().chain(idle).min().map(instant_of);
+        // A disk does not say when it has room again.
+        let others = idle.into_iter().chain(self.unwritten.again);
+        let deadline = self.fleet.next_deadline().into_iter().chain(others).min().map(instant_of);
         let sleep = async {
             match deadline {
                 Some(deadline) => tokio::time::sleep_until(deadline).await,

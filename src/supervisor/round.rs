@@ -3,10 +3,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::{
     Applied, Ending, Input, Leaving, LoadFailure, LoadedProject, Project, Refusal, Request,
-    Supervisor, World,
+    Supervisor, Unwritten, World,
 };
 use crate::crash;
 use crate::keeper::wire::FromKeeper;
@@ -25,6 +26,9 @@ use crate::store::{Batch, Departure, EventRecord, NewEvent, ProjectRecord, Writt
 /// not.
 const SET_ASIDE: u64 = 64;
 
+/// How long after a failed try the state is written again.
+const BETWEEN_TRIES: Duration = Duration::from_secs(1);
+
 /// How many components are told to end before the next are looked at: the first have their signal while
 /// what becomes of the others is still worked out and written down.
 const PORTION: usize = 100;
@@ -38,7 +42,7 @@ pub(super) struct Round {
     declared: BTreeSet<InstanceId>,
     /// Instances of which something happened that must outlive the engine.
     changed: BTreeSet<InstanceId>,
-    removed: Vec<InstanceId>,
+    removed: BTreeSet<InstanceId>,
     batch: Batch<'static>,
     /// Something changed that somebody may be looking at.
     visible: bool,
@@ -49,11 +53,6 @@ pub(super) struct Round {
 }
 
 impl Round {
-    /// The states that are written from now on belong to this boot.
-    pub(super) fn note_boot(&mut self, boot_id: &str) {
-        self.batch.boot_id(boot_id);
-    }
-
     /// The instance is to be written whole.
     pub(super) fn declare(&mut self, instance: &InstanceId) {
         self.declared.insert(instance.clone());
@@ -70,7 +69,7 @@ impl Round {
         for instance in step.removed {
             self.changed.remove(&instance);
             self.declared.remove(&instance);
-            self.removed.push(instance);
+            self.removed.insert(instance);
         }
     }
 }
@@ -347,6 +346,7 @@ impl Supervisor {
             return Ok(applied);
         }
         self.leaving.remove(&name);
+        self.unfinished.remove(&name);
         let before = self.projects.get(&name).map(|known| &known.record);
         let is_same = before.is_some_and(|before| before.sha256 == loaded.sha256);
         let generation = before.map_or(0, |before| before.generation);
@@ -498,22 +498,40 @@ impl Supervisor {
 
     /// Writes what changed. Gives the events, which are told once everything is done.
     fn write(&mut self, round: &mut Round) -> Vec<EventRecord> {
-        if round.declared.is_empty()
+        let mut batch: Batch<'_> = std::mem::take(&mut round.batch);
+        self.note_transits(&mut batch);
+        let is_nothing = round.declared.is_empty()
             && round.changed.is_empty()
             && round.removed.is_empty()
             && round.events.is_empty()
-            && round.batch.is_empty()
-        {
-            return Vec::new();
+            && batch.is_empty();
+        let again = self.unwritten.again;
+        if again.map_or(is_nothing && self.boot_is_noted, |again| again > now()) {
+            // While nothing can be written, that is not tried with every event.
+            if again.is_some() {
+                self.unwritten.add(round, &batch);
+            }
+            return round.events.drain(..).map(|event| EventRecord { id: 0, event }).collect();
         }
-        let mut batch: Batch<'_> = std::mem::take(&mut round.batch);
+        if again.is_some() {
+            self.unwritten.add(round, &batch);
+            batch = self.all_unwritten();
+        }
+        if !self.boot_is_noted {
+            batch.boot_id(&self.welcome.boot_id);
+        }
         // Numbers of runs are set aside, so that not every launch has to note its own.
         let next_run = self.fleet.next_run();
         if self.stored_next_run < next_run {
             batch.next_run(next_run + SET_ASIDE);
         }
+        let (declared, changed, removed) = if again.is_some() {
+            (&self.unwritten.declared, &self.unwritten.changed, &self.unwritten.removed)
+        } else {
+            (&round.declared, &round.changed, &round.removed)
+        };
         let mut specs = Vec::new();
-        for instance in round.declared.iter().chain(round.changed.difference(&round.declared)) {
+        for instance in declared.iter().chain(changed.difference(declared)) {
             let Some(component) = self.fleet.get(instance) else { continue };
             // A spec that was waiting for its turn may come into force at any time; one that is in the
             // store already is not written again with every exit.
@@ -526,24 +544,26 @@ impl Supervisor {
                 batch.put_component(instance, component);
             }
         }
-        for instance in &round.removed {
+        for instance in removed {
             if self.fleet.get(instance).is_none() {
                 self.stored.remove(instance);
                 batch.remove_component(instance);
             }
         }
         batch.events(&round.events);
-        let committed = self.store.commit(&batch);
-        drop(batch);
-        match committed {
+        match self.store.commit(&batch) {
             Ok(Written { events, rows }) => {
                 let stored = specs.into_iter().zip(rows);
                 self.stored.extend(stored.map(|((instance, spec), row)| (instance, (spec, row))));
                 if self.stored_next_run < next_run {
                     self.stored_next_run = next_run + SET_ASIDE;
                 }
+                drop(batch);
+                self.boot_is_noted = true;
+                self.unwritten = Unwritten::default();
                 if self.store_error.take().is_some() {
                     tracing::info!("the state can be written again");
+                    round.visible = true;
                 }
                 events
                     .zip(round.events.drain(..))
@@ -551,6 +571,11 @@ impl Supervisor {
                     .collect()
             }
             Err(error) => {
+                let projects: Vec<String> = batch.projects().map(str::to_owned).collect();
+                drop(batch);
+                self.unwritten.projects.extend(projects);
+                self.unwritten.add(round, &Batch::default());
+                self.unwritten.again = Some(now() + BETWEEN_TRIES);
                 let text = error.to_string();
                 if self.store_error.as_ref() != Some(&text) {
                     tracing::error!("{text}; supervision goes on, changes are refused");
@@ -558,6 +583,33 @@ impl Supervisor {
                 self.store_error = Some(text);
                 round.visible = true;
                 round.events.drain(..).map(|event| EventRecord { id: 0, event }).collect()
+            }
+        }
+    }
+
+    /// The projects among what is to be written: as they are now.
+    fn all_unwritten(&self) -> Batch<'static> {
+        let mut batch = Batch::default();
+        for name in &self.unwritten.projects {
+            match self.projects.get(name) {
+                Some(project) => put_project(&mut batch, name, &project.record),
+                None => batch.remove_project(name),
+            }
+        }
+        batch
+    }
+
+    /// The next engine is to know of each project whether something of its plan is still under way.
+    fn note_transits(&mut self, batch: &mut Batch<'_>) {
+        for (name, project) in &mut self.projects {
+            // Few have anything under way, and the fleet is not asked for those that have not.
+            if !project.record.in_transit && !batch.projects().any(|of| of == name) {
+                continue;
+            }
+            let is_now = self.unfinished.contains(name) || self.fleet.is_in_transit(name);
+            if project.record.in_transit != is_now {
+                project.record.in_transit = is_now;
+                put_project(batch, name, &project.record);
             }
         }
     }
@@ -572,9 +624,7 @@ impl Supervisor {
                 // It is noted.
                 Leaving::Clearing => project.record.leaving,
             };
-            if let Err(error) = round.batch.put_project(&name, &project.record) {
-                tracing::error!(project = name, "its end is not noted: {error}");
-            }
+            put_project(&mut round.batch, &name, &project.record);
         }
         self.leaving.insert(name, leaving);
     }
@@ -639,6 +689,23 @@ impl Supervisor {
     }
 }
 
+impl Unwritten {
+    /// Adds what a round holds that is not going to be written now.
+    fn add(&mut self, round: &Round, batch: &Batch<'_>) {
+        self.declared.extend(round.declared.iter().cloned());
+        self.changed.extend(round.changed.iter().cloned());
+        self.removed.extend(round.removed.iter().cloned());
+        self.projects.extend(batch.projects().map(str::to_owned));
+    }
+}
+
+/// Only what cannot be turned into text fails, and a record always can.
+fn put_project(batch: &mut Batch<'_>, name: &str, record: &ProjectRecord) {
+    if let Err(error) = batch.put_project(name, record) {
+        tracing::error!(project = name, "not written: {error}");
+    }
+}
+
 /// A manifest that declares another project than the one that it was applied as.
 fn renamed(record: &ProjectRecord, was: &str, is: &str) -> LoadFailure {
     LoadFailure {
@@ -666,7 +733,7 @@ fn record_of(event: &Event) -> Option<NewEvent> {
     let ago = if let crate::model::EventKind::Launched { at, .. } = event.kind {
         now().since(at)
     } else {
-        std::time::Duration::ZERO
+        Duration::ZERO
     };
     Some(NewEvent {
         at: wall_nanos().saturating_sub(i64::try_from(ago.as_nanos()).unwrap_or(0)),

@@ -24,6 +24,23 @@ impl TestHome {
         Some(self.wrapped(command, &own, false))
     }
 
+    /// The same command in what looks like another boot, which cannot be had here: its id can, and a daemon
+    /// that sees another one knows of no other difference. `None`, said, where the test is not run by root.
+    #[expect(clippy::print_stderr, reason = "who reads the tests' output wants to know")]
+    pub(crate) fn after_a_boot(&self, command: &Command) -> Option<Command> {
+        use std::os::unix::fs::PermissionsExt as _;
+        let id = self.root().join("boot_id");
+        let written = std::fs::write(&id, "11111111-2222-3333-4444-555555555555\n")
+            .and_then(|()| std::fs::set_permissions(&id, std::fs::Permissions::from_mode(0o644)));
+        assert!(written.is_ok(), "{written:?}");
+        let mount = format!("mount --bind {} /proc/sys/kernel/random/boot_id", id.display());
+        let command = self.with_mounts(&mount, command);
+        if command.is_none() {
+            eprintln!("not root: no other boot can be pretended");
+        }
+        command
+    }
+
     /// The same command in a user namespace of its own, after a line of shell that may change the limits
     /// of that namespace. `None`, said on standard error, where nobody may make one.
     #[expect(clippy::print_stderr, reason = "who reads the tests' output wants to know")]

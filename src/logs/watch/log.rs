@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use jiff::Timestamp;
 use tokio::time::Instant;
 
-use super::Next;
+use super::{Next, WallClock};
 use crate::logs::Extent;
 use crate::logs::index::{Measure, Step, Writer, identity};
 use crate::logs::rotate::{self, Keep, age_of, is_due};
@@ -60,10 +60,11 @@ impl Log {
     /// Looks at the file and takes note of it in the index. `None`: it is not there, or not a file.
     ///
     /// What was written before the index was opened is as old as the file says; what comes while it is
-    /// watched is as old as now.
+    /// watched is as old as now. The time is taken after the length: by the time before it, the log had not
+    /// yet grown so far, and on a busy machine lines of a run would be older than the run.
     pub(super) fn observe(
         &mut self,
-        now: Timestamp,
+        clock: &WallClock,
         listing: &mut Listing,
     ) -> io::Result<Option<Observed>> {
         let Ok(metadata) = std::fs::metadata(&self.path) else { return Ok(None) };
@@ -78,13 +79,14 @@ impl Log {
             } else {
                 Measure::take(&std::fs::File::open(&self.path)?, Some(&header))?
             };
-            return Ok(Some(index.observe(measure, nanos(now))));
+            return Ok(Some(index.observe(measure, nanos(clock()))));
         }
         let mut index = rotate::open(&self.path, |log| listing.has_rotated(log))?;
         // After that nothing is under way.
         let metadata = std::fs::metadata(&self.path)?;
         let measure =
             Measure { identity: identity(&metadata), length: metadata.len(), is_marked: false };
+        let now = clock();
         let at = match metadata.modified().ok().and_then(|time| Timestamp::try_from(time).ok()) {
             Some(modified) if index.is_behind(measure) => modified.min(now),
             _ => now,

@@ -363,8 +363,7 @@ impl Task {
         else {
             return;
         };
-        let now = (self.clock)();
-        let (extent, written) = match log.observe(now, &mut self.listing) {
+        let (extent, written) = match log.observe(&self.clock, &mut self.listing) {
             Ok(Some(observed)) => observed,
             Ok(None) => return,
             // Without an index there are no times, but there is a file that grows.
@@ -386,7 +385,7 @@ impl Task {
                 }
             }
         }
-        let is_due = log.is_due(extent, now);
+        let is_due = log.is_due(extent, (self.clock)());
         let mut subscriptions = self.subscriptions.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(subscription) = subscriptions.get_mut(instance) {
             subscription.tell(extent);
