@@ -6,10 +6,11 @@ mod support;
 
 use std::fs;
 
+use rustix::process::Signal;
 use serde_json::Value;
 
 use support::home::TestHome;
-use support::look::wait_gone;
+use support::look::{signal, wait_gone};
 
 /// `api`, `api.1`, `worker` and `web`, each with its births (of the replicas, one file each).
 fn shop(home: &TestHome) -> String {
@@ -372,31 +373,54 @@ fn what_is_taken_out_of_the_manifest_is_gone_also_with_a_new_engine() {
     assert_eq!((home.pid_of("api"), home.births("slow").len()), (api, 1));
 }
 
-#[test]
-fn replicas_that_wait_for_their_turn_are_replaced_also_by_a_new_engine() {
-    let home = TestHome::new();
-    let manifest = |word: &str| {
-        let flags = ["--say", word, "--ready-after", "300ms", "--say-ready", "up"];
-        format!(
-            "components:
+/// Three replicas that take a while to be ready.
+fn rolling(home: &TestHome, word: &str) -> String {
+    let flags = ["--say", word, "--ready-after", "300ms", "--say-ready", "up"];
+    format!(
+        "components:
   worker:
     command: {}
     replicas: 3
     probes: {{ readiness: {{ log: up, interval: 30ms, success_threshold: 1 }} }}
 ",
-            home.trouble(&flags)
-        )
-    };
-    home.apply(&manifest("one"));
-    let before = ["worker", "worker.1", "worker.2"].map(|name| home.pid_of(name));
-    home.manifest(&manifest("two"));
+        home.trouble(&flags)
+    )
+}
+
+const REPLICAS: [&str; 3] = ["worker", "worker.1", "worker.2"];
+
+#[test]
+fn replicas_that_wait_for_their_turn_are_replaced_also_by_a_new_engine() {
+    let home = TestHome::new();
+    home.apply(&rolling(&home, "one"));
+    let before = REPLICAS.map(|name| home.pid_of(name));
+    home.manifest(&rolling(&home, "two"));
     home.wait_replaced("worker", before[0]);
     let engine = home.kill_engine();
     home.wait_for("a new engine", || {
         home.daemon_pids().filter(|pids| pids.engine != engine.engine)
     });
-    for (name, pid) in ["worker", "worker.1", "worker.2"].into_iter().zip(before) {
+    for (name, pid) in REPLICAS.into_iter().zip(before) {
         home.wait_replaced(name, pid);
+        home.wait_ready(name);
+    }
+}
+
+#[test]
+fn replicas_that_wait_for_their_turn_are_replaced_also_by_the_next_daemon() {
+    let home = TestHome::new();
+    home.apply(&rolling(&home, "one"));
+    let (before, daemon) = (home.pid_of("worker"), home.daemon_pids().unwrap());
+    home.manifest(&rolling(&home, "two"));
+    home.wait_replaced("worker", before);
+    signal(daemon.keeper, Signal::TERM);
+    wait_gone(daemon.keeper);
+    home.run(["daemon", "--detach"]).expect_code(0);
+    for name in REPLICAS {
+        home.wait_for("a run by the new manifest", || {
+            let log = String::from_utf8_lossy(&home.log_of(name)).into_owned();
+            log.lines().any(|line| line == "two").then_some(())
+        });
         home.wait_ready(name);
     }
 }

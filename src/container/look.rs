@@ -176,7 +176,7 @@ impl Engine {
         }
         let mut filters = std::collections::HashMap::from([("label", labels)]);
         if let Ours::Ended(_) = of {
-            filters.insert("status", vec!["exited".to_owned(), "dead".to_owned()]);
+            filters.insert("status", vec!["exited".to_owned()]);
         }
         let options = ListContainersOptionsBuilder::new().all(true).filters(&filters).build();
         let listed = self

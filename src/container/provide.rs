@@ -195,8 +195,11 @@ pub async fn clear(
     let mut removed = Vec::new();
     // Those that run belong to a project that was applied again meanwhile.
     for (container, identity) in engine.ours(Ours::Ended(project)).await? {
-        engine.remove(&container).await?;
-        removed.push(format!("container of {}", identity.instance));
+        match engine.remove(&container).await {
+            Ok(()) => removed.push(format!("container of {}", identity.instance)),
+            Err(error) if error.is_engine() => return Err(error),
+            Err(error) => tracing::warn!(%container, %error, "it stays"),
+        }
     }
     let options = ListNetworksOptionsBuilder::new().filters(&filters).build();
     let networks = engine

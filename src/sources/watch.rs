@@ -28,7 +28,7 @@ use tokio::time::Instant;
 use super::loader::reload;
 use super::stations::stations;
 use crate::manifest;
-use crate::supervisor::{Handle, Projects};
+use crate::supervisor::{Handle, Projects, Refusal};
 
 /// How long it must be quiet after a touch.
 const QUIET: Duration = Duration::from_millis(100);
@@ -78,13 +78,19 @@ pub async fn watch(mut handle: Handle, mut reloads: mpsc::UnboundedReceiver<()>)
                 // First watched, then looked: a change between the two would go unseen.
                 folders.follow(&projects);
                 let changed = tried.changed(projects).await;
-                for project in unfinished.drain(..).filter(|name| !changed.contains(name)) {
-                    tracing::info!(project, "going on with what the last engine has begun");
-                    drop(reload(&handle, &project).await);
-                }
-                for project in changed {
+                for project in &changed {
                     tracing::info!(project, "its files have changed");
-                    drop(reload(&handle, &project).await);
+                }
+                let again = std::mem::take(&mut unfinished);
+                for project in &again {
+                    tracing::info!(project, "reading the manifest again for what is not done");
+                }
+                for project in changed.into_iter().chain(again).collect::<BTreeSet<_>>() {
+                    // It is tried until the state can be written.
+                    if let Err(Refusal::Store(_)) = reload(&handle, &project).await {
+                        unfinished.push(project);
+                        due = Some(Due::after(LOOK));
+                    }
                 }
             }
         }
@@ -113,6 +119,11 @@ impl Due {
     fn soon() -> Self {
         let now = Instant::now();
         Self { at: now + QUIET, latest: now + PATIENCE }
+    }
+
+    fn after(pause: Duration) -> Self {
+        let at = Instant::now() + pause;
+        Self { at, latest: at }
     }
 
     fn later(self) -> Self {

@@ -332,6 +332,7 @@ impl Supervisor {
         loop {
             self.consider_ending();
             if self.is_over() {
+                self.catch_up_writing();
                 drop(self.keeper.send(&ToKeeper::Shutdown, &[]));
                 // Behind the acknowledgements of a thousand runs there may be no room for it at once.
                 self.keeper.sent().await;

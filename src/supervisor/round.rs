@@ -152,6 +152,9 @@ impl Supervisor {
         }
         self.ending = Ending::Stopping;
         tracing::info!("ending: all components are stopped, in reverse order");
+        // Whoever waits for a turn to be replaced forgets it now; the next engine looks at the manifest.
+        let names = self.projects.keys().filter(|name| self.fleet.is_in_transit(name));
+        self.unfinished.extend(names.cloned().collect::<Vec<_>>());
         let everybody = self.fleet.iter().map(|(instance, _)| instance.clone()).collect();
         self.control(at, Action::Pause, everybody, round);
     }
@@ -522,7 +525,8 @@ impl Supervisor {
         }
         // Numbers of runs are set aside, so that not every launch has to note its own.
         let next_run = self.fleet.next_run();
-        if self.stored_next_run < next_run {
+        // And a retry always writes something, or nothing would be tried.
+        if self.stored_next_run < next_run || again.is_some() {
             batch.next_run(next_run + SET_ASIDE);
         }
         let (declared, changed, removed) = if again.is_some() {
@@ -555,7 +559,7 @@ impl Supervisor {
             Ok(Written { events, rows }) => {
                 let stored = specs.into_iter().zip(rows);
                 self.stored.extend(stored.map(|((instance, spec), row)| (instance, (spec, row))));
-                if self.stored_next_run < next_run {
+                if self.stored_next_run < next_run || again.is_some() {
                     self.stored_next_run = next_run + SET_ASIDE;
                 }
                 drop(batch);
@@ -585,6 +589,15 @@ impl Supervisor {
                 round.events.drain(..).map(|event| EventRecord { id: 0, event }).collect()
             }
         }
+    }
+
+    /// Writes what could not be written before, whether or not it is time. Whether nothing is left.
+    pub(super) fn catch_up_writing(&mut self) -> bool {
+        if self.unwritten.again.is_some() {
+            self.unwritten.again = Some(now());
+            self.finish(Round::default());
+        }
+        self.unwritten.again.is_none()
     }
 
     /// The projects among what is to be written: as they are now.

@@ -69,9 +69,13 @@ impl Supervisor {
         round.replies.push(Box::new(move || drop(keeper.send(&order, &[]))));
     }
 
-    fn cannot_be_replaced(&self) -> Option<String> {
+    fn cannot_be_replaced(&mut self) -> Option<String> {
         if self.ending == Ending::Stopping {
             return Some("the daemon is ending".to_owned());
+        }
+        if !self.catch_up_writing() {
+            let why = self.store_error.clone().unwrap_or_default();
+            return Some(format!("{why}; the next engine would not know what was asked for since"));
         }
         (self.welcome.version < KNOWS_REPLACING).then(|| {
             "its keeper is of a version that cannot be replaced; `stigmer down --all` and a new \
