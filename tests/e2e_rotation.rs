@@ -426,7 +426,8 @@ fn lines_times_runs_and_the_log_probe_reach_into_rotated_files() {
         said(2);
         let launched = home.events_of("api", "launched");
         let second = launched[1]["at"].as_str().unwrap();
-        assert_eq!(texts(&home, &["--since", second]).len(), count, "{kind}");
+        let since = texts(&home, &["--since", second]);
+        assert_eq!(since.len(), count, "{kind}: since {second}, from {:?}", since.first());
         assert_eq!(texts(&home, &["--until", second, "-n", "all"]).len(), count, "{kind}");
         assert_eq!(texts(&home, &["--previous", "-n", "all"]).len(), count, "{kind}");
         assert_eq!(texts(&home, &["-n", "all"]).len(), 2 * count, "{kind}");

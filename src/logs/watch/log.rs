@@ -2,6 +2,7 @@
 
 use std::io;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use jiff::Timestamp;
 use tokio::time::Instant;
@@ -51,6 +52,10 @@ pub(super) struct Log {
 
 type Observed = (Extent, io::Result<()>);
 
+/// Files have the time of the kernel's last tick, which is so long before the write at most (`CONFIG_HZ` of
+/// 100): without it, lines of a run could be older than the run.
+const TICK: Duration = Duration::from_millis(10);
+
 impl Log {
     pub(super) fn new(path: PathBuf, keep: Option<Keep>) -> Self {
         let waiting = Waiting::Until(Instant::now());
@@ -88,7 +93,7 @@ impl Log {
             Measure { identity: identity(&metadata), length: metadata.len(), is_marked: false };
         let now = clock();
         let at = match metadata.modified().ok().and_then(|time| Timestamp::try_from(time).ok()) {
-            Some(modified) if index.is_behind(measure) => modified.min(now),
+            Some(modified) if index.is_behind(measure) => (modified + TICK).min(now),
             _ => now,
         };
         let observed = index.observe(measure, nanos(at));
