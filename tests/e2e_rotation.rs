@@ -505,15 +505,20 @@ fn fault_12_a_full_log_disk_is_said_in_the_status_and_others_go_on() {
     home.wait_for("the end of the daemon", || home.daemon_pids().is_none().then_some(()));
 }
 
+/// A home whose state has little room, and its run folder a disk of its own, as on every machine where they
+/// are not on one. `None` where no disk can be made.
+fn state_on_a_small_disk(home: &TestHome) -> Option<(SmallDisk, SmallDisk)> {
+    let owner = home.user().map_or(0, |user| user.uid);
+    let disk = SmallDisk::on(&home.home(), 16 * 1024 * 1024, owner)?;
+    let run = home.home().join("run");
+    fs::create_dir(&run).unwrap();
+    Some((disk, SmallDisk::on(&run, 1024 * 1024, owner)?))
+}
+
 #[test]
 fn fault_13_a_full_state_disk_refuses_changes_and_supervision_goes_on() {
     let home = TestHome::new();
-    let owner = home.user().map_or(0, |user| user.uid);
-    let Some(disk) = SmallDisk::on(&home.home(), 16 * 1024 * 1024, owner) else { return };
-    // As on every machine whose state and run folders are not on one disk.
-    let run = home.home().join("run");
-    fs::create_dir(&run).unwrap();
-    let Some(_run) = SmallDisk::on(&run, 1024 * 1024, owner) else { return };
+    let Some((disk, _run)) = state_on_a_small_disk(&home) else { return };
     let yaml = |name: &str| {
         format!(
             "components:\n  {name}: {{ command: [sleep, '1000'], restart: {{ backoff: {{ initial: 10ms }} }} }}\n"
@@ -543,11 +548,7 @@ fn fault_13_a_full_state_disk_refuses_changes_and_supervision_goes_on() {
 #[test]
 fn fault_13_what_was_done_while_the_state_disk_was_full_is_written_once_it_has_room() {
     let home = TestHome::new();
-    let owner = home.user().map_or(0, |user| user.uid);
-    let Some(disk) = SmallDisk::on(&home.home(), 16 * 1024 * 1024, owner) else { return };
-    let run = home.home().join("run");
-    fs::create_dir(&run).unwrap();
-    let Some(_run) = SmallDisk::on(&run, 1024 * 1024, owner) else { return };
+    let Some((disk, _run)) = state_on_a_small_disk(&home) else { return };
     home.apply(
         "components: { api: { command: [sleep, '1000'] }, web: { command: [sleep, '1000'] } }",
     );

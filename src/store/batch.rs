@@ -13,7 +13,7 @@ use crate::model::InstanceId;
 #[derive(Debug, Default)]
 pub struct Batch<'a> {
     meta: Vec<(&'static str, String)>,
-    projects: Vec<(String, Option<String>)>,
+    projects: Vec<(&'a str, Option<&'a ProjectRecord>)>,
     components: Vec<(&'a InstanceId, Row<'a>)>,
     pub(super) events: &'a [NewEvent],
 }
@@ -59,21 +59,14 @@ impl<'a> Batch<'a> {
         self.meta.push(("next_run", next_run.to_string()));
     }
 
-    /// A project was applied or loaded again.
-    pub fn put_project(&mut self, name: &str, record: &ProjectRecord) -> Result<(), StoreError> {
-        let data = serde_json::to_string(record).map_err(StoreError::Encode)?;
-        self.projects.push((name.to_owned(), Some(data)));
-        Ok(())
-    }
-
-    /// The projects of which something is written.
-    pub fn projects(&self) -> impl Iterator<Item = &str> {
-        self.projects.iter().map(|(name, _)| &**name)
+    /// A project has another record.
+    pub fn put_project(&mut self, name: &'a str, record: &'a ProjectRecord) {
+        self.projects.push((name, Some(record)));
     }
 
     /// A project is gone.
-    pub fn remove_project(&mut self, name: &str) {
-        self.projects.push((name.to_owned(), None));
+    pub fn remove_project(&mut self, name: &'a str) {
+        self.projects.push((name, None));
     }
 
     /// A component is new, or has a new spec.
@@ -98,7 +91,11 @@ impl<'a> Batch<'a> {
 
     /// Gives the rows of those that were put whole, in their order.
     pub(super) fn write(&self, connection: &Connection) -> Result<Vec<RowId>, StoreError> {
-        self.write_rest(connection).map_err(StoreError::Write)?;
+        self.write_meta(connection).map_err(StoreError::Write)?;
+        for (name, record) in &self.projects {
+            let data = record.map(serde_json::to_string).transpose().map_err(StoreError::Encode)?;
+            write_project(connection, name, data.as_deref()).map_err(StoreError::Write)?;
+        }
         let (mut spec, mut state) = (Vec::new(), Vec::new());
         let mut rows = Vec::new();
         for (instance, row) in &self.components {
@@ -115,24 +112,26 @@ impl<'a> Batch<'a> {
         Ok(rows)
     }
 
-    fn write_rest(&self, connection: &Connection) -> rusqlite::Result<()> {
+    fn write_meta(&self, connection: &Connection) -> rusqlite::Result<()> {
         for (key, value) in &self.meta {
             connection
                 .prepare_cached("INSERT OR REPLACE INTO meta VALUES (?1, ?2)")?
                 .execute(params![key, value])?;
         }
-        for (name, data) in &self.projects {
-            match data {
-                Some(data) => connection
-                    .prepare_cached("INSERT OR REPLACE INTO projects VALUES (?1, ?2)")?
-                    .execute(params![name, data])?,
-                None => connection
-                    .prepare_cached("DELETE FROM projects WHERE name = ?1")?
-                    .execute(params![name])?,
-            };
-        }
         Ok(())
     }
+}
+
+fn write_project(connection: &Connection, name: &str, data: Option<&str>) -> rusqlite::Result<()> {
+    match data {
+        Some(data) => connection
+            .prepare_cached("INSERT OR REPLACE INTO projects VALUES (?1, ?2)")?
+            .execute(params![name, data])?,
+        None => connection
+            .prepare_cached("DELETE FROM projects WHERE name = ?1")?
+            .execute(params![name])?,
+    };
+    Ok(())
 }
 
 fn encode(value: &impl Serialize, text: &mut Vec<u8>) -> Result<(), StoreError> {

@@ -35,7 +35,7 @@ fn s38_what_is_committed_is_there_for_the_next_engine() {
     let mut batch = Batch::default();
     batch.boot_id("boot");
     batch.next_run(10);
-    batch.put_project("p", &record).unwrap();
+    batch.put_project("p", &record);
     batch.put_component(&instance, &component);
     store.commit(&batch).unwrap();
     // As after a kill: the first connection is never closed in order.
@@ -238,16 +238,17 @@ fn a_newer_layout_is_refused_untouched() {
 fn with_backup(folder: &Path) -> PathBuf {
     let path = folder.join("state.db");
     let (mut store, _) = Store::open(&path).unwrap();
+    let record = ProjectRecord::default();
     let mut batch = Batch::default();
     batch.boot_id("boot");
-    batch.put_project("p", &ProjectRecord::default()).unwrap();
+    batch.put_project("p", &record);
     let (instance, component) = (InstanceId::new("p", "api", 0), component());
     batch.put_component(&instance, &component);
     store.commit(&batch).unwrap();
     backup::make(&path).unwrap();
     // What came after it is lost with the database.
     let mut batch = Batch::default();
-    batch.put_project("later", &ProjectRecord::default()).unwrap();
+    batch.put_project("later", &record);
     store.commit(&batch).unwrap();
     // All of it into the one file, or the log makes up for what is missing there.
     let checkpoint = "PRAGMA wal_checkpoint(TRUNCATE)";

@@ -26,9 +26,11 @@
 
 mod announce;
 mod boot;
+mod leaving;
 mod record;
 mod round;
 mod succession;
+mod writing;
 
 pub use announce::{Announcer, Events};
 pub use boot::{Acquaintance, Foundation, Held};
@@ -53,8 +55,10 @@ use crate::runner::Report;
 use crate::runner::process::{BaseEnv, Runner, instant_of, now};
 use crate::store::{EventFilter, EventRecord, ProjectRecord, RowId, Store, StoreError};
 
+use leaving::Leaving;
 pub use record::{LoadFailure, LoadedProject, Project, Projects};
 use succession::Succession;
+use writing::Unwritten;
 
 /// How long a daemon without projects waits for the apply that started it.
 const FIRST_APPLY: Duration = Duration::from_secs(30);
@@ -247,7 +251,7 @@ pub struct Supervisor {
     base_envs: BTreeMap<Arc<str>, BaseEnv>,
     /// Projects whose plan the last engine has not carried out to its end, and this one has not taken up yet.
     unfinished: BTreeSet<String>,
-    /// What a failed commit held, to be written as soon as that is possible.
+    /// What the store does not have yet.
     unwritten: Unwritten,
     /// The store knows that the states in it are of this boot.
     boot_is_noted: bool,
@@ -266,31 +270,6 @@ pub struct Supervisor {
     ending: Ending,
     lifetime: Lifetime,
     had_projects: bool,
-}
-
-/// What the store does not have, because it could not be written.
-#[derive(Default)]
-struct Unwritten {
-    declared: BTreeSet<InstanceId>,
-    changed: BTreeSet<InstanceId>,
-    removed: BTreeSet<InstanceId>,
-    projects: BTreeSet<String>,
-    /// When it is tried again; `None` if nothing is left to write.
-    again: Option<Time>,
-}
-
-/// What is left to do for a project once its last component is gone.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Leaving {
-    /// Nothing.
-    Plain,
-    /// The networks that were made for its containers are to be removed, and perhaps the volumes.
-    Containers {
-        /// Whether the volumes as well.
-        volumes: bool,
-    },
-    /// They are being removed.
-    Clearing,
 }
 
 /// How long a daemon lives.

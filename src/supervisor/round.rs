@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::{
     Applied, Ending, Input, Leaving, LoadFailure, LoadedProject, Project, Refusal, Request,
-    Supervisor, Unwritten, World,
+    Supervisor, World,
 };
 use crate::crash;
 use crate::keeper::wire::FromKeeper;
@@ -20,14 +20,7 @@ use crate::plan::{self, Current, Intent};
 use crate::runner::Report;
 use crate::runner::process::{BaseEnv, now};
 use crate::runner::sockets::Use;
-use crate::store::{Batch, Departure, EventRecord, NewEvent, ProjectRecord, Written};
-
-/// Numbers of runs that are noted as handed out before they are. The next engine passes over those that were
-/// not.
-const SET_ASIDE: u64 = 64;
-
-/// How long after a failed try the state is written again.
-const BETWEEN_TRIES: Duration = Duration::from_secs(1);
+use crate::store::{NewEvent, ProjectRecord};
 
 /// How many components are told to end before the next are looked at: the first have their signal while
 /// what becomes of the others is still worked out and written down.
@@ -37,17 +30,18 @@ const PORTION: usize = 100;
 #[derive(Default)]
 pub(super) struct Round {
     effects: Vec<(InstanceId, Effect)>,
-    events: Vec<NewEvent>,
+    pub(super) events: Vec<NewEvent>,
     /// Instances with a new spec: written whole.
-    declared: BTreeSet<InstanceId>,
+    pub(super) declared: BTreeSet<InstanceId>,
     /// Instances of which something happened that must outlive the engine.
-    changed: BTreeSet<InstanceId>,
-    removed: BTreeSet<InstanceId>,
-    batch: Batch<'static>,
+    pub(super) changed: BTreeSet<InstanceId>,
+    pub(super) removed: BTreeSet<InstanceId>,
+    /// Projects that have another record, or are gone.
+    pub(super) projects: BTreeSet<String>,
     /// Something changed that somebody may be looking at.
-    visible: bool,
+    pub(super) visible: bool,
     /// A project is new, gone, or has another record or error.
-    projects_changed: bool,
+    pub(super) projects_changed: bool,
     /// Sent when everything is done.
     pub(super) replies: Vec<Box<dyn FnOnce() + Send>>,
 }
@@ -154,7 +148,7 @@ impl Supervisor {
         tracing::info!("ending: all components are stopped, in reverse order");
         // Whoever waits for a turn to be replaced forgets it now; the next engine looks at the manifest.
         let names = self.projects.keys().filter(|name| self.fleet.is_in_transit(name));
-        self.unfinished.extend(names.cloned().collect::<Vec<_>>());
+        self.unfinished.extend(names.cloned());
         let everybody = self.fleet.iter().map(|(instance, _)| instance.clone()).collect();
         self.control(at, Action::Pause, everybody, round);
     }
@@ -241,7 +235,7 @@ impl Supervisor {
     }
 
     /// All instances that are declared as containers.
-    fn containers(&self) -> Vec<InstanceId> {
+    pub(super) fn containers(&self) -> Vec<InstanceId> {
         let is_container = |component: &crate::machine::Component| {
             matches!(component.spec().workload, Workload::Container(_))
         };
@@ -269,7 +263,7 @@ impl Supervisor {
             let (project, by) = (name.clone(), other.record.manifest.clone());
             return Err(Refusal::Taken { project, by });
         }
-        self.converge(at, record, loaded, Intent::Apply, dry_run, round)
+        Ok(self.converge(at, record, loaded, Intent::Apply, dry_run, round))
     }
 
     /// Converges to the manifest of a project that is applied, as it was read again.
@@ -297,7 +291,7 @@ impl Supervisor {
             Ok(_) if self.store_error.is_some() => {
                 Err(Refusal::Store(self.store_error.clone().unwrap_or_default()))
             }
-            Ok(loaded) => self.converge(at, record, &loaded, Intent::Reload, false, round),
+            Ok(loaded) => Ok(self.converge(at, record, &loaded, Intent::Reload, false, round)),
             Err(failure) => {
                 self.reject(name, failure.clone(), round);
                 Err(Refusal::Manifest(failure))
@@ -332,7 +326,7 @@ impl Supervisor {
         intent: Intent,
         dry_run: bool,
         round: &mut Round,
-    ) -> Result<Applied, Refusal> {
+    ) -> Applied {
         let name = loaded.spec.name.clone();
         let current: BTreeMap<InstanceId, Current> = self
             .fleet
@@ -346,7 +340,7 @@ impl Supervisor {
         let plan = plan::plan(&current, &loaded.spec, intent);
         let applied = Applied { project: name.clone(), plan, warnings: loaded.warnings.clone() };
         if dry_run {
-            return Ok(applied);
+            return applied;
         }
         self.leaving.remove(&name);
         self.unfinished.remove(&name);
@@ -363,9 +357,7 @@ impl Supervisor {
         let is_news = !is_same || !applied.plan.is_empty();
         record.generation = generation + u64::from(is_news);
         self.base_envs.insert(name.as_str().into(), BaseEnv::new(record.base_env.clone()));
-        if let Err(error) = round.batch.put_project(&name, &record) {
-            return Err(Refusal::Store(error.to_string()));
-        }
+        round.projects.insert(name.clone());
         if !applied.plan.is_empty() {
             let count = applied.plan.steps.len();
             let message = format!(
@@ -387,7 +379,7 @@ impl Supervisor {
             }
         }
         self.feed(at, FleetInput::Apply(applied.plan.changes()), round);
-        Ok(applied)
+        applied
     }
 
     /// Lets the fleet step and gathers what comes of it.
@@ -497,225 +489,6 @@ impl Supervisor {
             }
             Workload::External => {}
         }
-    }
-
-    /// Writes what changed. Gives the events, which are told once everything is done.
-    fn write(&mut self, round: &mut Round) -> Vec<EventRecord> {
-        let mut batch: Batch<'_> = std::mem::take(&mut round.batch);
-        self.note_transits(&mut batch);
-        let is_nothing = round.declared.is_empty()
-            && round.changed.is_empty()
-            && round.removed.is_empty()
-            && round.events.is_empty()
-            && batch.is_empty();
-        let again = self.unwritten.again;
-        if again.map_or(is_nothing && self.boot_is_noted, |again| again > now()) {
-            // While nothing can be written, that is not tried with every event.
-            if again.is_some() {
-                self.unwritten.add(round, &batch);
-            }
-            return round.events.drain(..).map(|event| EventRecord { id: 0, event }).collect();
-        }
-        if again.is_some() {
-            self.unwritten.add(round, &batch);
-            batch = self.all_unwritten();
-        }
-        if !self.boot_is_noted {
-            batch.boot_id(&self.welcome.boot_id);
-        }
-        // Numbers of runs are set aside, so that not every launch has to note its own.
-        let next_run = self.fleet.next_run();
-        // And a retry always writes something, or nothing would be tried.
-        if self.stored_next_run < next_run || again.is_some() {
-            batch.next_run(next_run + SET_ASIDE);
-        }
-        let (declared, changed, removed) = if again.is_some() {
-            (&self.unwritten.declared, &self.unwritten.changed, &self.unwritten.removed)
-        } else {
-            (&round.declared, &round.changed, &round.removed)
-        };
-        let mut specs = Vec::new();
-        for instance in declared.iter().chain(changed.difference(declared)) {
-            let Some(component) = self.fleet.get(instance) else { continue };
-            // A spec that was waiting for its turn may come into force at any time; one that is in the
-            // store already is not written again with every exit.
-            let spec = component.spec();
-            let stored = self.stored.get(instance).filter(|(known, _)| Arc::ptr_eq(known, spec));
-            if let Some((_, row)) = stored {
-                batch.put_state(instance, *row, component);
-            } else {
-                specs.push((instance.clone(), spec.clone()));
-                batch.put_component(instance, component);
-            }
-        }
-        for instance in removed {
-            if self.fleet.get(instance).is_none() {
-                self.stored.remove(instance);
-                batch.remove_component(instance);
-            }
-        }
-        batch.events(&round.events);
-        match self.store.commit(&batch) {
-            Ok(Written { events, rows }) => {
-                let stored = specs.into_iter().zip(rows);
-                self.stored.extend(stored.map(|((instance, spec), row)| (instance, (spec, row))));
-                if self.stored_next_run < next_run || again.is_some() {
-                    self.stored_next_run = next_run + SET_ASIDE;
-                }
-                drop(batch);
-                self.boot_is_noted = true;
-                self.unwritten = Unwritten::default();
-                if self.store_error.take().is_some() {
-                    tracing::info!("the state can be written again");
-                    round.visible = true;
-                }
-                events
-                    .zip(round.events.drain(..))
-                    .map(|(id, event)| EventRecord { id, event })
-                    .collect()
-            }
-            Err(error) => {
-                let projects: Vec<String> = batch.projects().map(str::to_owned).collect();
-                drop(batch);
-                self.unwritten.projects.extend(projects);
-                self.unwritten.add(round, &Batch::default());
-                self.unwritten.again = Some(now() + BETWEEN_TRIES);
-                let text = error.to_string();
-                if self.store_error.as_ref() != Some(&text) {
-                    tracing::error!("{text}; supervision goes on, changes are refused");
-                }
-                self.store_error = Some(text);
-                round.visible = true;
-                round.events.drain(..).map(|event| EventRecord { id: 0, event }).collect()
-            }
-        }
-    }
-
-    /// Writes what could not be written before, whether or not it is time. Whether nothing is left.
-    pub(super) fn catch_up_writing(&mut self) -> bool {
-        if self.unwritten.again.is_some() {
-            self.unwritten.again = Some(now());
-            self.finish(Round::default());
-        }
-        self.unwritten.again.is_none()
-    }
-
-    /// The projects among what is to be written: as they are now.
-    fn all_unwritten(&self) -> Batch<'static> {
-        let mut batch = Batch::default();
-        for name in &self.unwritten.projects {
-            match self.projects.get(name) {
-                Some(project) => put_project(&mut batch, name, &project.record),
-                None => batch.remove_project(name),
-            }
-        }
-        batch
-    }
-
-    /// The next engine is to know of each project whether something of its plan is still under way.
-    fn note_transits(&mut self, batch: &mut Batch<'_>) {
-        for (name, project) in &mut self.projects {
-            // Few have anything under way, and the fleet is not asked for those that have not.
-            if !project.record.in_transit && !batch.projects().any(|of| of == name) {
-                continue;
-            }
-            let is_now = self.unfinished.contains(name) || self.fleet.is_in_transit(name);
-            if project.record.in_transit != is_now {
-                project.record.in_transit = is_now;
-                put_project(batch, name, &project.record);
-            }
-        }
-    }
-
-    /// From now on a project waits for its last component. The next engine is to know it, too.
-    fn leave(&mut self, name: String, volumes: bool, round: &mut Round) {
-        let leaving = self.leaving_of(&name, volumes);
-        if let Some(project) = self.projects.get_mut(&name) {
-            project.record.leaving = match leaving {
-                Leaving::Plain => Some(Departure::default()),
-                Leaving::Containers { volumes } => Some(Departure { containers: true, volumes }),
-                // It is noted.
-                Leaving::Clearing => project.record.leaving,
-            };
-            put_project(&mut round.batch, &name, &project.record);
-        }
-        self.leaving.insert(name, leaving);
-    }
-
-    /// Goes on with what the last engine has begun: the end of whole projects.
-    pub(super) fn go_on_leaving(&mut self, at: Time, round: &mut Round) {
-        for (name, project) in &self.projects {
-            let Some(Departure { containers, volumes }) = project.record.leaving else { continue };
-            let leaving = if containers { Leaving::Containers { volumes } } else { Leaving::Plain };
-            self.leaving.insert(name.clone(), leaving);
-        }
-        let theirs: Vec<InstanceId> = self
-            .fleet
-            .iter()
-            .filter(|(instance, _)| self.leaving.contains_key(&*instance.project))
-            .map(|(instance, _)| instance.clone())
-            .collect();
-        self.feed(at, FleetInput::Control(Action::Remove, theirs), round);
-    }
-
-    /// What has to be done for a project besides ending its components.
-    fn leaving_of(&self, name: &str, volumes: bool) -> Leaving {
-        let has_containers = self.containers().iter().any(|instance| *instance.project == *name);
-        match self.leaving.get(name) {
-            // Asked for once more: what is under way is not begun again.
-            Some(Leaving::Clearing) => Leaving::Clearing,
-            // Its containers may be gone by now.
-            Some(Leaving::Containers { volumes: before }) => {
-                Leaving::Containers { volumes: volumes || *before }
-            }
-            Some(Leaving::Plain) | None if has_containers || volumes => {
-                Leaving::Containers { volumes }
-            }
-            Some(Leaving::Plain) | None => Leaving::Plain,
-        }
-    }
-
-    /// A project whose last component is gone is forgotten, if that was asked for.
-    fn forget_projects(&mut self, round: &mut Round) {
-        let gone: Vec<(String, Leaving)> = self
-            .leaving
-            .iter()
-            .filter(|(name, _)| !self.fleet.iter().any(|(id, _)| *id.project == ***name))
-            .map(|(name, leaving)| (name.clone(), *leaving))
-            .collect();
-        for (name, leaving) in gone {
-            match leaving {
-                Leaving::Plain => {}
-                Leaving::Containers { volumes } => {
-                    self.runner.clear(&name, volumes);
-                    self.leaving.insert(name, Leaving::Clearing);
-                    continue;
-                }
-                Leaving::Clearing => continue,
-            }
-            self.leaving.remove(&name);
-            self.projects.remove(&name);
-            self.base_envs.remove(name.as_str());
-            round.batch.remove_project(&name);
-            round.projects_changed = true;
-        }
-    }
-}
-
-impl Unwritten {
-    /// Adds what a round holds that is not going to be written now.
-    fn add(&mut self, round: &Round, batch: &Batch<'_>) {
-        self.declared.extend(round.declared.iter().cloned());
-        self.changed.extend(round.changed.iter().cloned());
-        self.removed.extend(round.removed.iter().cloned());
-        self.projects.extend(batch.projects().map(str::to_owned));
-    }
-}
-
-/// Only what cannot be turned into text fails, and a record always can.
-fn put_project(batch: &mut Batch<'_>, name: &str, record: &ProjectRecord) {
-    if let Err(error) = batch.put_project(name, record) {
-        tracing::error!(project = name, "not written: {error}");
     }
 }
 

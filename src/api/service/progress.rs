@@ -50,11 +50,11 @@ const LONGEST_PAUSE: Duration = Duration::from_millis(200);
 /// long as a hundred milliseconds.
 const LONGEST_STATUS_PAUSE: Duration = Duration::from_secs(5);
 
-/// Events in one message, at most: an event takes about a hundred bytes, and a message at most 4 MiB.
+/// Events in one message, at most: each takes some hundred bytes, and what a client takes has its limit.
 const TOGETHER: usize = 1000;
 
-/// The first status is not made at once: when thousands of components are to be started or stopped, their
-/// supervisor has better to do, and when it is few, they may be done by then.
+/// The first status is not made at once: where thousands of components are to be started or stopped, their
+/// supervisor has better things to do, and a few may be done by then.
 const FIRST_STATUS: Duration = Duration::from_millis(50);
 
 /// Last lines of the log of a component that failed.
