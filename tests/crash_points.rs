@@ -76,6 +76,19 @@ impl Doomed {
         });
     }
 
+    /// What `logs` tells of a component. What was said before may be done, and the daemon have died of what it
+    /// does after that: then another one is asked.
+    fn told(&self, name: &str) -> String {
+        self.home.wait_for("a daemon that tells", || {
+            let told = self.run(&["logs", name, "-n", "all", "--no-prefix"]);
+            if told.code != Some(0) {
+                self.run(&["daemon", "--detach"]);
+                return None;
+            }
+            Some(told.stdout)
+        })
+    }
+
     fn troublemaker(&self, name: &str) -> String {
         self.home.troublemaker(name, &["--tick", "10ms", "--on-term", "exit"])
     }
@@ -120,7 +133,7 @@ impl Doomed {
     fn check_log(&self, name: &str) {
         let home = &self.home;
         let before = String::from_utf8(home.log_of(name)).unwrap();
-        let told = home.run(["logs", name, "-n", "all", "--no-prefix"]).expect_code(0).stdout;
+        let told = self.told(name);
         let after = String::from_utf8(home.log_of(name)).unwrap();
         // The last line may have been read while it was written.
         let told = told.trim_end_matches('\n');
@@ -224,7 +237,7 @@ fn rotation(doomed: &Doomed) {
     let ledger = fs::read(home.file("ledger")).unwrap();
     let written = u64::from_le_bytes(ledger[16..24].try_into().unwrap());
     let all = String::from_utf8(rotated::together(&log)).unwrap();
-    let told = home.run(["logs", "a", "-n", "all", "--no-prefix"]).expect_code(0).stdout;
+    let told = doomed.told("a");
     assert_eq!(told.lines().count(), all.lines().count());
     for (expected, line) in all.lines().enumerate() {
         let number = line.split(' ').nth(2).and_then(|word| word.parse().ok());
