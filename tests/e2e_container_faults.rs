@@ -5,10 +5,11 @@
 mod support;
 
 use std::io::{Read, Write};
+use std::net::Shutdown;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, OnceLock};
 
 use serde_json::Value;
 
@@ -93,13 +94,11 @@ fn fault_50_an_engine_that_is_restarted_is_reconciled_by_identity() {
     assert_eq!(after["last_exit"]["code"], 0, "{after}");
     assert_eq!(home.pid_of("program"), program);
     // Killed: what it had started may live on, and is not doubled.
-    let before = after;
     lock(&engine).kill();
     wait_box(&home, "doubt", |found| !found["unknown"].is_null());
     lock(&engine).start_again();
-    wait_box(&home, "certainty", is_up);
-    assert_eq!(containers(&engine, &home).len(), 1);
-    drop(before);
+    let after = wait_box(&home, "certainty", is_up);
+    assert_eq!(containers(&engine, &home), [after["container_id"].as_str().unwrap()]);
     assert_eq!(home.pid_of("program"), program);
 }
 
@@ -140,66 +139,122 @@ fn fault_51_a_daemon_that_begins_while_the_engine_hangs_waits_for_it() {
     assert_eq!(containers(&engine, &home).len(), 1);
 }
 
-/// A socket before the engine's that loses the answer to the first `create`.
-struct Lossy {
-    path: PathBuf,
-    lost: Arc<AtomicU32>,
+/// What becomes of a request on its way to the engine.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Fate {
+    Arrives,
+    /// The engine does what it says, and nobody hears of it.
+    IsNotAnswered,
+    /// It waits for ever.
+    Waits,
 }
 
-impl Lossy {
-    fn before(engine: &Path, folder: &Path) -> Self {
-        let path = folder.join("lossy.sock");
+/// A socket before the engine's, which decides what becomes of each request by its text.
+struct Front {
+    path: PathBuf,
+}
+
+type Rule = Arc<dyn Fn(&str) -> Fate + Send + Sync>;
+
+impl Front {
+    fn before(engine: &Mutex<Engine>, home: &TestHome, rule: Rule) -> Self {
+        let engine = lock(engine).host().unwrap().trim_start_matches("unix://").to_owned();
+        let path = home.root().join("front.sock");
         let listener = UnixListener::bind(&path).unwrap();
-        let lost = Arc::new(AtomicU32::new(0));
-        let (engine, count) = (engine.to_owned(), lost.clone());
+        if let Some(user) = home.user() {
+            user.own(&path);
+        }
         std::thread::spawn(move || {
             for client in listener.incoming().map_while(Result::ok) {
-                let (engine, count) = (engine.clone(), count.clone());
-                std::thread::spawn(move || drop(forward(client, &engine, &count)));
+                let (engine, rule) = (engine.clone(), rule.clone());
+                std::thread::spawn(move || drop(forward(client, Path::new(&engine), &rule)));
             }
         });
-        Self { path, lost }
+        Self { path }
+    }
+
+    fn apply(&self, home: &TestHome) {
+        let mut apply = home.command(["apply"]);
+        apply.env("DOCKER_HOST", format!("unix://{}", self.path.display()));
+        home.run_command(apply).expect_code(0);
     }
 }
 
-fn forward(mut client: UnixStream, engine: &Path, lost: &AtomicU32) -> std::io::Result<()> {
+fn forward(mut client: UnixStream, engine: &Path, rule: &Rule) -> std::io::Result<()> {
     let mut server = UnixStream::connect(engine)?;
-    let mut first = vec![0; 64 * 1024];
-    let length = client.read(&mut first)?;
-    server.write_all(&first[..length])?;
-    let is_create = String::from_utf8_lossy(&first[..length]).contains("/containers/create");
-    if is_create && lost.fetch_add(1, Ordering::SeqCst) == 0 {
-        // The engine does it; nobody hears of it.
+    let (mut from_server, mut to_client) = (server.try_clone()?, client.try_clone()?);
+    let is_heard = Arc::new(AtomicBool::new(true));
+    let heard = is_heard.clone();
+    let downward = std::thread::spawn(move || {
         let mut answer = vec![0; 64 * 1024];
-        let mut rest = client.try_clone()?;
-        let mut onward = server.try_clone()?;
-        std::thread::spawn(move || drop(std::io::copy(&mut rest, &mut onward)));
-        let _ = server.read(&mut answer)?;
-        return client.shutdown(std::net::Shutdown::Both);
-    }
-    let (mut from_client, mut to_server) = (client.try_clone()?, server.try_clone()?);
-    let upward = std::thread::spawn(move || {
-        drop(std::io::copy(&mut from_client, &mut to_server));
-        drop(to_server.shutdown(std::net::Shutdown::Write));
+        while let Ok(length @ 1..) = from_server.read(&mut answer) {
+            if !heard.load(Ordering::SeqCst) || to_client.write_all(&answer[..length]).is_err() {
+                break;
+            }
+        }
+        drop(to_client.shutdown(Shutdown::Both));
     });
-    std::io::copy(&mut server, &mut client)?;
-    let _ = client.shutdown(std::net::Shutdown::Both);
-    drop(upward.join());
+    let mut request = vec![0; 64 * 1024];
+    while let Ok(length @ 1..) = client.read(&mut request) {
+        match rule(&String::from_utf8_lossy(&request[..length])) {
+            Fate::Arrives => {}
+            Fate::IsNotAnswered => is_heard.store(false, Ordering::SeqCst),
+            Fate::Waits => continue,
+        }
+        server.write_all(&request[..length])?;
+    }
+    let _ = server.shutdown(Shutdown::Write);
+    drop(downward.join());
     Ok(())
 }
 
 #[test]
 fn fault_54_a_create_whose_answer_is_lost_makes_no_second_container() {
     let Some((engine, home)) = bench() else { return };
-    let socket = lock(&engine).host().unwrap().trim_start_matches("unix://").to_owned();
-    let lossy = Lossy::before(Path::new(&socket), home.root());
-    if let Some(user) = home.user() {
-        user.own(&lossy.path);
-    }
-    let mut apply = home.command(["apply"]);
-    apply.env("DOCKER_HOST", format!("unix://{}", lossy.path.display()));
-    home.run_command(apply).expect_code(0);
-    assert!(lossy.lost.load(Ordering::SeqCst) >= 2, "the answer was not lost");
+    let created = Arc::new(AtomicU32::new(0));
+    let count = created.clone();
+    let rule = move |request: &str| {
+        let is_create = request.contains("/containers/create");
+        if is_create && count.fetch_add(1, Ordering::SeqCst) == 0 {
+            Fate::IsNotAnswered
+        } else {
+            Fate::Arrives
+        }
+    };
+    Front::before(&engine, &home, Arc::new(rule)).apply(&home);
+    assert!(created.load(Ordering::SeqCst) >= 2, "the answer was not lost");
     wait_box(&home, "the container", is_up);
     assert_eq!(containers(&engine, &home).len(), 1);
+}
+
+/// An engine that is back is asked about the container that it has ended. Nobody may be told that it runs,
+/// however long it takes to find out more.
+#[test]
+fn fault_50_what_is_known_to_have_ended_is_never_said_to_run() {
+    let Some((engine, home)) = bench() else { return };
+    let asked = Arc::new(AtomicU32::new(0));
+    let ended = Arc::new(OnceLock::<String>::new());
+    let (count, about) = (asked.clone(), ended.clone());
+    let rule = move |request: &str| match about.get() {
+        Some(id) if request.contains(&format!("/containers/{id}/json")) => {
+            match count.fetch_add(1, Ordering::SeqCst) {
+                0 => Fate::Arrives,
+                _ => Fate::Waits,
+            }
+        }
+        _ => Fate::Arrives,
+    };
+    Front::before(&engine, &home, Arc::new(rule)).apply(&home);
+    let before = home.component("box")["container_id"].clone();
+    // The one that follows it ends what has lived on, before it answers anybody.
+    lock(&engine).kill();
+    wait_box(&home, "doubt", |found| !is_up(found));
+    ended.set(before.as_str().unwrap().to_owned()).unwrap();
+    lock(&engine).start_again();
+    wait_box(&home, "another container", |found| {
+        let is_old = found["container_id"] == before;
+        assert!(!(is_old && is_up(found)), "it was ended before: {found}");
+        is_up(found)
+    });
+    assert!(asked.load(Ordering::SeqCst) > 0, "nobody has looked at it");
 }

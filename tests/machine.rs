@@ -558,7 +558,18 @@ fn s45_what_nobody_can_vouch_for_is_not_ready_and_not_restarted() {
     assert!(bench.component.is_ready());
     let told = |kind: &str| bench.events.iter().filter(|event| event.name() == kind).count();
     assert_eq!((told("doubtful"), told("vouched"), told("restarting")), (1, 1, 0));
+    // Whoever tells how it ended knows, before what is left of it is removed.
+    bench.answer(Answer::Doubt(Some("gone".into())));
+    let told = bench.events.len();
+    bench.answer(Answer::Exited { exit: Exit::code(0), at: bench.now, empty: false });
+    assert_eq!(bench.component.view(bench.now).doubt, None);
+    let names: Vec<&str> = bench.events[told..].iter().map(EventKind::name).collect();
+    assert_eq!(names[..2], ["vouched", "exited"]);
     // The doubt ends with the run.
+    bench.answer(Answer::Doubt(Some("gone".into())));
+    bench.answer(Answer::Gone);
+    assert_eq!(bench.component.view(bench.now).doubt, None);
+    let mut bench = Bench::up(container(None));
     bench.answer(Answer::Doubt(Some("gone".into())));
     bench.exit(Exit::unknown());
     assert_eq!(bench.component.view(bench.now).doubt, None);

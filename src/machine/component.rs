@@ -900,6 +900,8 @@ impl Component {
     }
 
     fn exited(&mut self, exit: Exit, at: Time, empty: bool, turn: &mut Turning<'_>) {
+        // Whoever knows how it ended has seen it.
+        self.doubted(None, turn);
         match &mut self.phase {
             // A new engine learns that the launch that it had asked for was made, and is over.
             Phase::Launching { run, after, .. } => {

@@ -48,6 +48,14 @@ pub(super) struct Task {
     shared: Shared,
 }
 
+/// How it became known that a container is over.
+enum Ended {
+    /// An event said so, with this code.
+    Told(Option<i64>),
+    /// A look at it did; `None`: it is not there any more.
+    Seen(Option<Doing>),
+}
+
 /// A container that runs.
 struct Attended {
     id: ContainerId,
@@ -218,28 +226,28 @@ impl Task {
         let body = Body::Container { id: look.id.clone(), pid: look.pid };
         let at = at(look.started_at.parse().ok());
         self.place.answer(Answer::Launched { body, at });
-        self.place.answer(Answer::Doubt(None));
-        let code = if let Doing::Exited { .. } = look.state {
-            None
+        let ended = if let Doing::Exited { .. } = look.state {
+            Ended::Seen(Some(look.state))
         } else {
-            let Some(code) = self.attend(&mut attended).await else { return };
-            code
+            self.place.answer(Answer::Doubt(None));
+            let Some(ended) = self.attend(&mut attended).await else { return };
+            ended
         };
-        self.finish(attended, code).await;
+        self.finish(attended, ended).await;
     }
 
     // ---- life ----------------------------------------------------------------------------------
 
-    /// Follows orders until the container is over, whose code may be known by then. `None`: the daemon
-    /// ends, or nothing of it matters any more.
-    async fn attend(&mut self, attended: &mut Attended) -> Option<Option<i64>> {
+    /// Follows orders until the container is over. `None`: the daemon ends, or nothing of it matters any
+    /// more.
+    async fn attend(&mut self, attended: &mut Attended) -> Option<Ended> {
         loop {
             match self.orders.recv().await {
                 None | Some(Order::Forget) => return None,
                 Some(Order::Happened(id, _)) if id != attended.id => {}
                 Some(Order::Happened(_, what)) => match what {
-                    What::Died(code) => return Some(code),
-                    What::Removed => return Some(None),
+                    What::Died(code) => return Some(Ended::Told(code)),
+                    What::Removed => return Some(Ended::Told(None)),
                     What::OutOfMemory => attended.is_oom = true,
                     What::Paused => self.shared.freeze(true, attended.health),
                     What::Unpaused => self.shared.freeze(false, attended.health),
@@ -251,8 +259,8 @@ impl Task {
                     What::Started => {}
                 },
                 Some(Order::Look) => {
-                    if self.has_ended(attended).await {
-                        return Some(None);
+                    if let Some(ended) = self.has_ended(attended).await {
+                        return Some(ended);
                     }
                 }
                 Some(Order::Gone(error)) => self.doubt(&error),
@@ -266,17 +274,23 @@ impl Task {
         }
     }
 
-    /// Looks whether it is still the container that was launched, and runs.
-    async fn has_ended(&mut self, attended: &mut Attended) -> bool {
-        let Some(look) = self.look_until_known(&attended.id).await else { return true };
+    /// Looks whether it is still the container that was launched, and runs. Only then is the doubt over:
+    /// nobody is to rely on it while its end is being told.
+    async fn has_ended(&mut self, attended: &mut Attended) -> Option<Ended> {
+        let Some(look) = self.look_until_known(&attended.id).await else {
+            return Some(Ended::Seen(None));
+        };
         self.shared.note(&look);
+        let is_over = matches!(look.state, Doing::Exited { .. } | Doing::Created);
+        // Somebody else has restarted it: that is another run, which nobody asked for.
+        if is_over || look.started_at != attended.started_at {
+            return Some(Ended::Seen(Some(look.state)));
+        }
         if let Doing::Running(health) = look.state {
             attended.health = health;
         }
         self.place.answer(Answer::Doubt(None));
-        let is_over = matches!(look.state, Doing::Exited { .. } | Doing::Created);
-        // Somebody else has restarted it: that is another run, which nobody asked for.
-        is_over || look.started_at != attended.started_at
+        None
     }
 
     async fn terminate(&self, attended: &mut Attended, spec: &ComponentSpec) {
@@ -334,15 +348,19 @@ impl Task {
     // ---- ends ----------------------------------------------------------------------------------
 
     /// It is over: how, the rest of its log, and then it is removed.
-    async fn finish(&mut self, attended: Attended, code: Option<i64>) {
+    async fn finish(&mut self, attended: Attended, ended: Ended) {
         if let Some(stopping) = &attended.stopping {
             stopping.abort();
         }
-        let look = self.look_until_known(&attended.id).await;
-        let lives_again = look
-            .as_ref()
-            .is_some_and(|look| matches!(look.state, Doing::Running(_) | Doing::Halted(_)));
-        let (exit, finished_at) = match look.map(|look| look.state) {
+        let (doing, code) = match ended {
+            Ended::Told(code) => {
+                let look = self.look_until_known(&attended.id).await;
+                (look.map(|look| look.state), code)
+            }
+            Ended::Seen(doing) => (doing, None),
+        };
+        let lives_again = matches!(doing, Some(Doing::Running(_) | Doing::Halted(_)));
+        let (exit, finished_at) = match doing {
             Some(Doing::Exited { exit, error: _, finished_at }) => {
                 (Exit { oom: exit.oom || (attended.is_oom && is_kill(exit)), ..exit }, finished_at)
             }
