@@ -35,7 +35,6 @@
 
 pub mod component;
 pub mod fleet;
-mod order;
 pub mod phase;
 pub mod probe;
 pub mod restart;

@@ -8,6 +8,11 @@ use crate::model::{ComponentName, InstanceId, ProjectName};
 /// A component, as its dependents see it: all its replicas together.
 pub(super) type Key = (ProjectName, ComponentName);
 
+/// The component that `instance` is a replica of.
+pub(super) fn key_of(instance: &InstanceId) -> Key {
+    (instance.project.clone(), instance.component.clone())
+}
+
 /// For each component those instances that depend on it. Kept by instance, because while replicas are
 /// replaced one after another the old ones still live by the old spec.
 #[derive(Clone, Debug, Default)]
@@ -53,7 +58,6 @@ impl Dependents {
 
     /// Those that depend on `instance`'s component.
     pub(super) fn of(&self, instance: &InstanceId) -> impl Iterator<Item = &InstanceId> + use<'_> {
-        let key = (instance.project.clone(), instance.component.clone());
-        self.by_dependency.get(&key).into_iter().flatten()
+        self.by_dependency.get(&key_of(instance)).into_iter().flatten()
     }
 }

@@ -13,14 +13,21 @@
 //! dependent of it that is to stop as well is still alive; so everything ends in reverse order (S56).
 //! Replicas are replaced one at a time, the next when all others are ready (S9).
 
+mod dependents;
+mod gates;
+mod leaving;
+mod rolling;
+
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 
+use self::dependents::{Dependents, Key};
+use self::gates::in_words;
+use self::rolling::Turn;
 use super::component::{Answer, Component, Effect, Input, Step};
-use super::order::{Dependents, Key};
 use super::phase::{Phase, Wish};
 use crate::model::spec::{ComponentSpec, Condition};
-use crate::model::{Event, EventKind, InstanceId, RunId, State, StopReason, Time};
+use crate::model::{Event, InstanceId, RunId, State, StopReason, Time};
 
 /// What the fleet may be told.
 #[derive(Clone, Debug)]
@@ -195,71 +202,6 @@ impl Fleet {
         self.next_run
     }
 
-    /// Whether the instance, a replica, waits for its turn to be replaced: what it shows is of before.
-    #[must_use]
-    pub fn awaits_turn(&self, instance: &InstanceId) -> bool {
-        self.rolling
-            .get(&key_of(instance))
-            .is_some_and(|queue| queue.iter().any(|turn| turn.instance == *instance))
-    }
-
-    /// The same instances so that dependents come before what they depend on, and otherwise as they were:
-    /// what comes first may be told to end before the rest is.
-    #[must_use]
-    pub fn in_order_of_ending(&self, instances: Vec<InstanceId>) -> Vec<InstanceId> {
-        if self.dependents.is_empty() {
-            return instances;
-        }
-        let mut waiting: BTreeSet<InstanceId> = instances.iter().cloned().collect();
-        let mut ordered = Vec::with_capacity(instances.len());
-        for instance in instances {
-            self.dependents_first(instance, &mut waiting, &mut ordered);
-        }
-        ordered
-    }
-
-    /// Moves an instance from those that wait to those that are ordered, after its dependents. Nothing
-    /// depends on itself; chains are as long as people make them.
-    fn dependents_first(
-        &self,
-        instance: InstanceId,
-        waiting: &mut BTreeSet<InstanceId>,
-        ordered: &mut Vec<InstanceId>,
-    ) {
-        // On the path: each with its dependents that were not looked at yet.
-        let mut path = Vec::new();
-        let mut next = Some(instance);
-        loop {
-            if let Some(instance) = next.filter(|instance| waiting.remove(instance)) {
-                let dependents = self.dependents.of(&instance);
-                path.push((instance, dependents));
-            }
-            let Some((_, dependents)) = path.last_mut() else { return };
-            next = dependents.next().cloned();
-            if next.is_none()
-                && let Some((instance, _)) = path.pop()
-            {
-                ordered.push(instance);
-            }
-        }
-    }
-
-    /// Dependencies of an instance whose condition does not hold.
-    #[must_use]
-    pub fn unmet(&self, instance: &InstanceId) -> Vec<(String, Condition)> {
-        self.members
-            .get(instance)
-            .map_or_else(Vec::new, |component| self.unmet_by(instance, component.spec()))
-    }
-
-    fn unmet_by(&self, instance: &InstanceId, spec: &ComponentSpec) -> Vec<(String, Condition)> {
-        spec.depends_on
-            .iter()
-            .filter(|(name, condition)| !self.holds(&instance.project, name, **condition))
-            .map(|(name, condition)| (name.clone(), *condition))
-            .collect()
-    }
-
     /// Takes an input.
     pub fn step(&mut self, now: Time, input: FleetInput) -> FleetStep {
         let mut work = Work::default();
@@ -343,40 +285,6 @@ impl Fleet {
         }
     }
 
-    /// A changed spec: replicas that serve are replaced one after another.
-    fn roll_to(
-        &mut self,
-        instance: &InstanceId,
-        spec: Arc<ComponentSpec>,
-        now: Time,
-        work: &mut Work,
-    ) {
-        let serves = self
-            .members
-            .get(instance)
-            .is_some_and(|component| component.wish() == Wish::Run && component.is_ready());
-        if serves && spec.replicas > 1 {
-            self.enqueue(instance, Some(spec));
-        } else {
-            self.forget_turn(instance);
-            self.tell(instance, now, Input::Replace(spec), work);
-        }
-    }
-
-    fn enqueue(&mut self, instance: &InstanceId, spec: Option<Arc<ComponentSpec>>) {
-        let queue = self.rolling.entry(key_of(instance)).or_default();
-        match queue.iter_mut().find(|turn| turn.instance == *instance) {
-            Some(turn) => turn.spec = spec.or(turn.spec.take()),
-            None => queue.push_back(Turn { instance: instance.clone(), spec }),
-        }
-    }
-
-    fn forget_turn(&mut self, instance: &InstanceId) {
-        if let Some(queue) = self.rolling.get_mut(&key_of(instance)) {
-            queue.retain(|turn| turn.instance != *instance);
-        }
-    }
-
     fn control(&mut self, now: Time, action: Action, instances: Vec<InstanceId>, work: &mut Work) {
         for instance in instances {
             match action {
@@ -404,18 +312,6 @@ impl Fleet {
         }
     }
 
-    fn leave(&mut self, now: Time, instance: InstanceId, work: &mut Work) {
-        self.leaving.insert(instance.clone());
-        self.hold(now, instance, Wish::Stop, work);
-    }
-
-    /// Tells a component to retire and holds its end until its dependents are gone.
-    fn hold(&mut self, now: Time, instance: InstanceId, wish: Wish, work: &mut Work) {
-        self.forget_turn(&instance);
-        self.tell(&instance, now, Input::Retire(wish), work);
-        self.held.insert(instance);
-    }
-
     /// Looks again at everything that may have been moved by what happened, until nothing moves.
     fn settle(&mut self, now: Time, mut work: Work) -> FleetStep {
         loop {
@@ -435,112 +331,6 @@ impl Fleet {
                 return work.step;
             }
         }
-    }
-
-    /// Lets those end whose dependents are gone.
-    fn release(&mut self, now: Time, work: &mut Work) {
-        let free: Vec<InstanceId> = self
-            .held
-            .iter()
-            .filter(|instance| !self.has_retiring_dependent(instance))
-            .cloned()
-            .collect();
-        for instance in free {
-            self.held.remove(&instance);
-            let idle = self.members.get(&instance).is_none_or(|component| !component.is_live());
-            if !idle {
-                self.tell(&instance, now, Input::Stop, work);
-            }
-        }
-    }
-
-    fn has_retiring_dependent(&self, instance: &InstanceId) -> bool {
-        self.dependents.of(instance).any(|dependent| {
-            self.members
-                .get(dependent)
-                .is_some_and(|member| member.is_live() && member.wish() != Wish::Run)
-        })
-    }
-
-    /// Replaces the next replica of each component whose other replicas are all ready.
-    fn roll(&mut self, now: Time, work: &mut Work) {
-        let mut next = Vec::new();
-        for (key, queue) in &mut self.rolling {
-            let Some(Turn { instance: candidate, .. }) = queue.front() else { continue };
-            let others_ready = self
-                .members
-                .range(
-                    InstanceId { project: key.0.clone(), component: key.1.clone(), replica: 0 }..,
-                )
-                .take_while(|(id, _)| id.project == key.0 && id.component == key.1)
-                .filter(|(id, component)| *id != candidate && component.wish() == Wish::Run)
-                .all(|(_, component)| component.is_ready() || component.state() == State::Failed);
-            if others_ready && let Some(turn) = queue.pop_front() {
-                next.push(turn);
-            }
-        }
-        self.rolling.retain(|_, queue| !queue.is_empty());
-        for Turn { instance, spec } in next {
-            match spec {
-                Some(spec) => self.tell(&instance, now, Input::Replace(spec), work),
-                None => self.tell(&instance, now, Input::Restart, work),
-            }
-        }
-    }
-
-    fn remove_gone(&mut self, work: &mut Work) {
-        let gone: Vec<InstanceId> = self
-            .leaving
-            .iter()
-            .filter(|instance| {
-                self.members
-                    .get(instance)
-                    .is_none_or(|component| !component.is_live() && component.wish() != Wish::Run)
-            })
-            .cloned()
-            .collect();
-        for instance in gone {
-            self.leaving.remove(&instance);
-            self.held.remove(&instance);
-            if self.members.remove(&instance).is_none() {
-                continue;
-            }
-            if let Some(at) = self.deadline_of.remove(&instance) {
-                self.deadlines.remove(&(at, instance.clone()));
-            }
-            self.dependents.forget(&instance);
-            work.moved.push(instance.clone());
-            work.step.changed.remove(&instance);
-            work.step.events.push(Event { instance: instance.clone(), kind: EventKind::Removed });
-            work.step.removed.push(instance);
-        }
-    }
-
-    /// Computes the gate of an instance anew.
-    fn regate(&mut self, instance: &InstanceId, now: Time, work: &mut Work) {
-        let unmet = in_words(self.unmet(instance));
-        let changed = self.members.get(instance).is_some_and(|member| *member.gate != *unmet);
-        if changed {
-            self.tell(instance, now, Input::Gate(unmet), work);
-        }
-    }
-
-    /// Whether all replicas of a component meet a condition. One that is not declared never does.
-    fn holds(&self, project: &Arc<str>, name: &str, condition: Condition) -> bool {
-        let instances = self.instances(project, name);
-        !instances.is_empty()
-            && instances.iter().all(|instance| {
-                self.members.get(instance).is_some_and(|member| member.satisfies(condition))
-            })
-    }
-
-    fn instances(&self, project: &Arc<str>, name: &str) -> Vec<InstanceId> {
-        let first = InstanceId { project: project.clone(), component: name.into(), replica: 0 };
-        self.members
-            .range(first..)
-            .take_while(|(id, _)| id.project == *project && *id.component == *name)
-            .map(|(id, _)| id.clone())
-            .collect()
     }
 
     /// Gives an input to a component and gathers what comes of it.
@@ -617,15 +407,6 @@ impl Fleet {
     }
 }
 
-/// A replica that waits to be replaced. Until then it lives by the spec that it was launched with, so
-/// that new probes do not judge an old program.
-#[derive(Clone, Debug)]
-struct Turn {
-    instance: InstanceId,
-    /// `None`: the same spec again.
-    spec: Option<Arc<ComponentSpec>>,
-}
-
 /// What is gathered while an input is worked off.
 #[derive(Default)]
 struct Work {
@@ -659,15 +440,6 @@ impl Facts {
             ],
         }
     }
-}
-
-/// `db (ready)`, `migrate (completed)`.
-fn in_words(unmet: Vec<(String, Condition)>) -> Vec<String> {
-    unmet.into_iter().map(|(name, condition)| format!("{name} ({})", condition.as_str())).collect()
-}
-
-fn key_of(instance: &InstanceId) -> Key {
-    (instance.project.clone(), instance.component.clone())
 }
 
 /// A seed for the jitter that differs between instances and is the same after a restart (FNV-1a).

@@ -1,0 +1,116 @@
+//! Ends, in reverse order of the dependencies (S56), and being forgotten after them.
+
+use std::collections::BTreeSet;
+
+use super::{Fleet, Work};
+use crate::machine::component::Input;
+use crate::machine::phase::Wish;
+use crate::model::{Event, EventKind, InstanceId, Time};
+
+impl Fleet {
+    /// The same instances so that dependents come before what they depend on, and otherwise as they were:
+    /// what comes first may be told to end before the rest is.
+    #[must_use]
+    pub fn in_order_of_ending(&self, instances: Vec<InstanceId>) -> Vec<InstanceId> {
+        if self.dependents.is_empty() {
+            return instances;
+        }
+        let mut waiting: BTreeSet<InstanceId> = instances.iter().cloned().collect();
+        let mut ordered = Vec::with_capacity(instances.len());
+        for instance in instances {
+            self.dependents_first(instance, &mut waiting, &mut ordered);
+        }
+        ordered
+    }
+
+    /// Moves an instance from those that wait to those that are ordered, after its dependents. Nothing
+    /// depends on itself; chains are as long as people make them.
+    pub(super) fn dependents_first(
+        &self,
+        instance: InstanceId,
+        waiting: &mut BTreeSet<InstanceId>,
+        ordered: &mut Vec<InstanceId>,
+    ) {
+        // On the path: each with its dependents that were not looked at yet.
+        let mut path = Vec::new();
+        let mut next = Some(instance);
+        loop {
+            if let Some(instance) = next.filter(|instance| waiting.remove(instance)) {
+                let dependents = self.dependents.of(&instance);
+                path.push((instance, dependents));
+            }
+            let Some((_, dependents)) = path.last_mut() else { return };
+            next = dependents.next().cloned();
+            if next.is_none()
+                && let Some((instance, _)) = path.pop()
+            {
+                ordered.push(instance);
+            }
+        }
+    }
+
+    pub(super) fn leave(&mut self, now: Time, instance: InstanceId, work: &mut Work) {
+        self.leaving.insert(instance.clone());
+        self.hold(now, instance, Wish::Stop, work);
+    }
+
+    /// Tells a component to retire and holds its end until its dependents are gone.
+    pub(super) fn hold(&mut self, now: Time, instance: InstanceId, wish: Wish, work: &mut Work) {
+        self.forget_turn(&instance);
+        self.tell(&instance, now, Input::Retire(wish), work);
+        self.held.insert(instance);
+    }
+
+    /// Lets those end whose dependents are gone.
+    pub(super) fn release(&mut self, now: Time, work: &mut Work) {
+        let free: Vec<InstanceId> = self
+            .held
+            .iter()
+            .filter(|instance| !self.has_retiring_dependent(instance))
+            .cloned()
+            .collect();
+        for instance in free {
+            self.held.remove(&instance);
+            let idle = self.members.get(&instance).is_none_or(|component| !component.is_live());
+            if !idle {
+                self.tell(&instance, now, Input::Stop, work);
+            }
+        }
+    }
+
+    pub(super) fn has_retiring_dependent(&self, instance: &InstanceId) -> bool {
+        self.dependents.of(instance).any(|dependent| {
+            self.members
+                .get(dependent)
+                .is_some_and(|member| member.is_live() && member.wish() != Wish::Run)
+        })
+    }
+
+    pub(super) fn remove_gone(&mut self, work: &mut Work) {
+        let gone: Vec<InstanceId> = self
+            .leaving
+            .iter()
+            .filter(|instance| {
+                self.members
+                    .get(instance)
+                    .is_none_or(|component| !component.is_live() && component.wish() != Wish::Run)
+            })
+            .cloned()
+            .collect();
+        for instance in gone {
+            self.leaving.remove(&instance);
+            self.held.remove(&instance);
+            if self.members.remove(&instance).is_none() {
+                continue;
+            }
+            if let Some(at) = self.deadline_of.remove(&instance) {
+                self.deadlines.remove(&(at, instance.clone()));
+            }
+            self.dependents.forget(&instance);
+            work.moved.push(instance.clone());
+            work.step.changed.remove(&instance);
+            work.step.events.push(Event { instance: instance.clone(), kind: EventKind::Removed });
+            work.step.removed.push(instance);
+        }
+    }
+}
