@@ -3,6 +3,7 @@
 pub mod api;
 pub mod blocking;
 pub mod cli;
+pub mod clock;
 pub mod container;
 pub mod crash;
 mod daemon_log;

@@ -16,7 +16,7 @@ use std::io::Read;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use nix::errno::Errno;
@@ -27,6 +27,9 @@ use crate::keeper::wire::{Credentials, HandedDown, LogTarget, Spawn};
 use crate::model::event::human_duration;
 use crate::model::spec::{EnvValue, ProcessSpec, SecretRef};
 use crate::model::{InstanceId, LaunchError, LaunchStage, Retry, RunId};
+
+/// The base of a project's environments: PATH, LANG and TZ of its apply.
+pub type BaseEnv = Arc<BTreeMap<String, String>>;
 
 /// Where programs are looked up if the `apply` had no `PATH`.
 const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";

@@ -17,15 +17,19 @@
 //!
 //! Deliberately absent: decisions. When to launch, probe or kill is the machine's.
 
+mod active;
 pub mod container;
+mod context;
+pub mod effects;
 mod found;
 pub mod helper;
 pub mod launch;
 mod listener;
+mod needs;
 pub mod probe;
-pub mod process;
 pub mod sockets;
 mod still;
+mod turn;
 
 use crate::machine::Answer;
 use crate::model::RunId;

@@ -24,10 +24,10 @@ use tokio::sync::watch;
 
 use super::StoreError;
 use super::open::{check, is_damage, layout};
+use crate::clock::{instant_of, now};
 use crate::crash;
 use crate::home::{beside, own_file};
 use crate::model::Time;
-use crate::runner::process::{instant_of, now};
 
 /// Nothing was declared for this long: a calm moment.
 const CALM: Duration = Duration::from_secs(1);

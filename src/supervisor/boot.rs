@@ -25,6 +25,7 @@ use tokio::sync::{mpsc, watch};
 use super::round::Round;
 use super::succession::Succession;
 use super::{Announcer, Ending, Handle, Input, Lifetime, Project, Supervisor, Unwritten};
+use crate::clock::now;
 use crate::home::Home;
 use crate::keeper::client::KeeperClient;
 use crate::keeper::record;
@@ -32,8 +33,9 @@ use crate::keeper::wire::{Adopt, FromKeeper, RunPhase, RunState, ToKeeper, VERSI
 use crate::logs::LogWatcher;
 use crate::machine::{Answer, Change, Component, Fleet, FleetInput, Means};
 use crate::model::{InstanceId, RunId, Time, Wanted};
+use crate::runner::effects::Runner;
 use crate::runner::helper::Helpers;
-use crate::runner::process::{BaseEnv, Runner, now};
+use crate::runner::launch::BaseEnv;
 use crate::runner::sockets::Sockets;
 use crate::store::{Snapshot, Store};
 

@@ -43,6 +43,7 @@ use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot, watch};
 
+use crate::clock::{instant_of, now};
 use crate::home::Home;
 use crate::keeper::client::KeeperClient;
 use crate::keeper::wire::{FromKeeper, ToKeeper, Welcome};
@@ -52,7 +53,8 @@ use crate::model::spec::ComponentSpec;
 use crate::model::{InstanceId, Time};
 use crate::plan::Plan;
 use crate::runner::Report;
-use crate::runner::process::{BaseEnv, Runner, instant_of, now};
+use crate::runner::effects::Runner;
+use crate::runner::launch::BaseEnv;
 use crate::store::{EventFilter, EventRecord, ProjectRecord, RowId, Store, StoreError};
 
 use leaving::Leaving;

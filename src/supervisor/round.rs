@@ -9,6 +9,7 @@ use super::{
     Applied, Ending, Input, Leaving, LoadFailure, LoadedProject, Project, Refusal, Request,
     Supervisor, World,
 };
+use crate::clock::now;
 use crate::crash;
 use crate::keeper::wire::FromKeeper;
 use crate::logs::Keep;
@@ -18,7 +19,7 @@ use crate::model::spec::Workload;
 use crate::model::{Event, InstanceId, Severity, Time};
 use crate::plan::{self, Current, Intent};
 use crate::runner::Report;
-use crate::runner::process::{BaseEnv, now};
+use crate::runner::launch::BaseEnv;
 use crate::runner::sockets::Use;
 use crate::store::{NewEvent, ProjectRecord};
 

@@ -12,8 +12,8 @@ use std::time::Duration;
 
 use super::Supervisor;
 use super::round::Round;
+use crate::clock::now;
 use crate::model::{InstanceId, Time};
-use crate::runner::process::now;
 use crate::store::{Batch, EventRecord, Written};
 
 /// Numbers of runs that are noted as handed out before they are. The next engine passes over those that were

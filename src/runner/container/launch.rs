@@ -26,8 +26,7 @@ use crate::machine::Answer;
 use crate::model::container::ContainerSpec;
 use crate::model::spec::{CommandSpec, ProcessSpec};
 use crate::model::{ContainerId, LaunchError, LaunchStage, Retry};
-use crate::runner::launch::Recipe;
-use crate::runner::process::BaseEnv;
+use crate::runner::launch::{BaseEnv, Recipe};
 
 /// Everything up to the making of the container.
 pub(super) async fn prepare(

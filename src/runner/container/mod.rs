@@ -33,12 +33,12 @@ use tokio::task::AbortHandle;
 
 use super::Report;
 use super::helper::Helpers;
-use super::process::BaseEnv;
 use crate::container::{Engine, EngineError, Notice, What, provide, watch};
 use crate::home::Home;
 use crate::machine::Answer;
 use crate::model::spec::ComponentSpec;
 use crate::model::{ContainerId, InstanceId, RunId};
+use crate::runner::launch::BaseEnv;
 
 pub use pen::Pens;
 pub use shared::Shared;

@@ -22,6 +22,7 @@ use tokio::task::JoinHandle;
 
 use super::launch::{self, of_engine};
 use super::{Order, Place, Shared, cursor};
+use crate::clock::now;
 use crate::container::logs::Pump;
 use crate::container::look::{Doing, Health, Look, Ours, exit_of};
 use crate::container::{EngineError, Link, What, body};
@@ -29,8 +30,8 @@ use crate::machine::Answer;
 use crate::model::exit::signal_name;
 use crate::model::spec::{ComponentSpec, Workload};
 use crate::model::{Body, ContainerId, Exit, ExitStatus, LaunchError, LaunchStage, Retry, Time};
+use crate::runner::launch::BaseEnv;
 use crate::runner::probe::CommandRunner;
-use crate::runner::process::{BaseEnv, now};
 
 /// How long the end of the log is waited for, after the end of the container.
 const LAST_LINES: Duration = Duration::from_secs(30);

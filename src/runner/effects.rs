@@ -1,24 +1,21 @@
-//! The runner: effects of the fleet in, answers out.
+//! The runner: effects of the fleet in, answers of the keeper's out.
 
-use std::borrow::Cow;
 use std::collections::HashMap;
 use std::future::Future;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::time::Duration;
 
-use tokio::sync::{Mutex, OnceCell, mpsc};
-use tokio::task::AbortHandle;
-use tokio::time::Instant;
+use tokio::sync::{OnceCell, mpsc};
 
 use super::Report;
-use super::container::probe::Probed;
+use super::active::Active;
 use super::container::{Containers, Order};
+use super::context::{Context, process_of, runs_commands};
 use super::helper::Helpers;
-use super::launch::{self, Recipe};
-use super::probe::{CommandFuture, CommandRunner, Failure, Prober, Reach, Target};
+use super::launch::{self, BaseEnv};
+use super::needs::any_probe;
 use super::sockets::{Key, Sockets, Use};
 use super::still::Still;
 use crate::container;
@@ -27,119 +24,21 @@ use crate::keeper::client::KeeperClient;
 use crate::keeper::explain::{Asked, explain};
 use crate::keeper::wire::{FromKeeper, RunPhase, Scope, ToKeeper};
 use crate::logs::{self, Stillness};
-use crate::machine::phase::probe_spec;
 use crate::machine::{Answer, Effect};
-use crate::model::event::human_duration;
-use crate::model::spec::{Check, ComponentSpec, ProbeSpec, ProcessSpec, Workload};
-use crate::model::{Body, InstanceId, LaunchError, LaunchStage, ProbeRole, Retry, RunId, Time};
-
-/// A timeout that is noticed this late was over while this process stood still. A busy machine is not
-/// that slow, and where it is, a turn more does no harm.
-const LATE: Duration = Duration::from_millis(500);
-
-/// Between two looks for a descriptor.
-const TRY_AGAIN: Duration = Duration::from_millis(100);
-
-/// The base of a project's environments: PATH, LANG and TZ of its apply.
-pub type BaseEnv = Arc<std::collections::BTreeMap<String, String>>;
+use crate::model::spec::{ComponentSpec, Workload};
+use crate::model::{Body, InstanceId, LaunchError, LaunchStage, Retry, RunId, Time};
 
 /// Performs effects.
 #[derive(Debug)]
 pub struct Runner {
     keeper: Arc<KeeperClient>,
-    helpers: Helpers,
+    pub(super) helpers: Helpers,
     still: Arc<Still>,
     home: Home,
-    reports: mpsc::UnboundedSender<Report>,
-    runs: HashMap<RunId, Active>,
-    containers: Containers,
+    pub(super) reports: mpsc::UnboundedSender<Report>,
+    pub(super) runs: HashMap<RunId, Active>,
+    pub(super) containers: Containers,
     sockets: Sockets,
-}
-
-/// What is held for a run.
-#[derive(Debug)]
-struct Active {
-    context: Arc<Context>,
-    log: PathBuf,
-    /// Where in the log the run begins, if a probe reads it; of one that was taken over, or is declared
-    /// otherwise since its launch, it is found out when it is needed.
-    log_start: Option<u64>,
-    /// One a role. Exactly as long as it is: most have one.
-    probes: Vec<Slot>,
-    /// Launching, or running the stop command.
-    task: Option<AbortHandle>,
-}
-
-/// A probe of a run, ready for its next turn.
-#[derive(Debug)]
-struct Slot {
-    role: ProbeRole,
-    /// Where the probe is declared as it was made.
-    spec: Arc<ComponentSpec>,
-    prober: Arc<Mutex<Prober>>,
-    /// The turn that is under way, by its number. A handle keeps the memory of a task that is done.
-    turn: Option<(u64, AbortHandle)>,
-}
-
-/// What all processes of a run have in common; prepared when it is first needed.
-#[derive(Debug)]
-struct Context {
-    instance: InstanceId,
-    spec: Arc<ComponentSpec>,
-    base_env: BaseEnv,
-    helpers: Helpers,
-    recipe: OnceCell<Box<Recipe>>,
-}
-
-impl Context {
-    /// What was prepared, or is now. Kept for the run only if more programs will be run for it, which
-    /// are to see the same secrets.
-    async fn recipe(&self) -> Result<Cow<'_, Recipe>, LaunchError> {
-        let prepare = || async {
-            let process = process_of(&self.spec)?;
-            Recipe::prepare(&self.instance, process, &self.base_env, &self.helpers).await
-        };
-        if runs_commands(&self.spec) {
-            let recipe = self.recipe.get_or_try_init(|| async { prepare().await.map(Box::new) });
-            recipe.await.map(|recipe| Cow::Borrowed(&**recipe))
-        } else {
-            prepare().await.map(Cow::Owned)
-        }
-    }
-
-    async fn run(&self, argv: Vec<String>) -> Result<super::probe::CommandOutput, LaunchError> {
-        let recipe = self.recipe().await?;
-        self.helpers.run(&recipe, argv).await
-    }
-}
-
-/// Exec probes of a component run with its environment and in its folder.
-struct Commands(Arc<Context>);
-
-impl CommandRunner for Commands {
-    fn run(&self, argv: Vec<String>) -> CommandFuture {
-        let context = self.0.clone();
-        Box::pin(async move {
-            context.run(argv).await.map_err(|error| match error.retry {
-                Retry::Counted => Failure::Failed(error.message),
-                // A machine without a process to spare says nothing of the component.
-                Retry::Soon | Retry::Patient => Failure::Void(error.message),
-            })
-        })
-    }
-}
-
-fn process_of(spec: &ComponentSpec) -> Result<&ProcessSpec, LaunchError> {
-    match &spec.workload {
-        Workload::Process(process) => Ok(process),
-        Workload::Container(_) | Workload::External => Err(LaunchError {
-            stage: LaunchStage::Prepare,
-            errno: None,
-            message: "it has no program of its own on this machine".into(),
-            hint: Some("use a probe that looks from outside: tcp, http, grpc, unix or file".into()),
-            retry: Retry::Counted,
-        }),
-    }
 }
 
 impl Runner {
@@ -491,264 +390,10 @@ impl Runner {
         active.task = Some(tokio::spawn(stopping).abort_handle());
         Ok(())
     }
-
-    fn probe(
-        &mut self,
-        run: RunId,
-        pid: Option<u32>,
-        launched_at: Time,
-        role: ProbeRole,
-        sequence: u64,
-        spec: &Arc<ComponentSpec>,
-    ) {
-        let reports = self.reports.clone();
-        let answer = move |outcome| {
-            let outcome = match outcome {
-                Ok(()) => Ok(()),
-                Err(Failure::Failed(message)) => Err(message),
-                Err(Failure::Void(message)) => {
-                    tracing::debug!(%run, "the {role} probe was not performed: {message}");
-                    let unprobed = Answer::Unprobed { role, sequence };
-                    return drop(reports.send(Report::Answer(run, unprobed)));
-                }
-            };
-            let probed = Answer::Probed { role, sequence, outcome };
-            drop(reports.send(Report::Answer(run, probed)));
-        };
-        let Some(declared) = probe_spec(&spec.probes, role) else {
-            return answer(Err("the probe is no longer declared".into()));
-        };
-        let container = self
-            .containers
-            .shared(run)
-            .map(|shared| Probed { engine: self.containers.engine().clone(), shared });
-        let engine = container.as_ref().map(|container| container.engine.clone());
-        let is_process = container.is_none();
-        let Some(active) = self.runs.get_mut(&run) else { return };
-        let slot = match active.slot(role, spec, declared, pid, launched_at, container) {
-            Ok(slot) => slot,
-            Err(message) => return answer(Err(message.into())),
-        };
-        let prober = slot.prober.clone();
-        let timeout = declared.timeout;
-        let asked = needs(&declared.check).engine.then_some(engine).flatten();
-        // In a container it is the engine that runs commands.
-        let slots = (is_process && needs(&declared.check).program).then(|| self.helpers.clone());
-        let turn = async move {
-            let began = Instant::now();
-            loop {
-                let looked = || in_time(timeout, &prober);
-                let outcome = match &slots {
-                    Some(helpers) => helpers.with_slot(looked).await,
-                    None => looked().await,
-                };
-                match outcome {
-                    Turn::Answered(Err(_)) if out_of_descriptors() => {
-                        tokio::time::sleep(TRY_AGAIN).await;
-                    }
-                    Turn::Answered(outcome) => return answer(outcome),
-                    Turn::StoodStill => {}
-                    Turn::Silent => {
-                        let late = format!("no answer within {}", human_duration(timeout));
-                        return answer(Err(match asked {
-                            // An engine that hangs says nothing about what it runs.
-                            Some(engine) if !engine.has_spoken_since(began) => {
-                                engine.check();
-                                Failure::Void(late)
-                            }
-                            Some(_) | None => late.into(),
-                        }));
-                    }
-                }
-            }
-        };
-        slot.abort();
-        slot.turn = Some((sequence, tokio::spawn(turn).abort_handle()));
-    }
-
-    /// The turn of a probe is over.
-    pub fn probed(&mut self, run: RunId, role: ProbeRole, sequence: u64) {
-        let slots = self.runs.get_mut(&run).into_iter().flat_map(|active| &mut active.probes);
-        for slot in slots.filter(|slot| slot.role == role) {
-            slot.turn.take_if(|(number, _)| *number == sequence);
-        }
-    }
-}
-
-impl Active {
-    /// The slot of a probe, made anew where its declaration has changed.
-    fn slot(
-        &mut self,
-        role: ProbeRole,
-        spec: &Arc<ComponentSpec>,
-        declared: &ProbeSpec,
-        pid: Option<u32>,
-        launched_at: Time,
-        container: Option<Probed>,
-    ) -> Result<&mut Slot, String> {
-        let known = self.probes.iter().position(|slot| slot.role == role);
-        let is_same = |slot: &Slot| {
-            Arc::ptr_eq(&slot.spec, spec) || probe_spec(&slot.spec.probes, role) == Some(declared)
-        };
-        let place = match known {
-            Some(place) if is_same(&self.probes[place]) => {
-                // The old one is not kept for it.
-                self.probes[place].spec.clone_from(spec);
-                place
-            }
-            Some(_) | None => {
-                self.remove_slot(role);
-                let log_start = if needs(&declared.check).log {
-                    *self.log_start.get_or_insert_with(|| {
-                        logs::position_before(&self.log, wall_of(launched_at))
-                    })
-                } else {
-                    0
-                };
-                let target = Target {
-                    pid,
-                    launched: instant_of(launched_at),
-                    log: self.log.clone(),
-                    log_start,
-                    commands: match &container {
-                        Some(probed) => Arc::new(probed.clone()),
-                        None => Arc::new(Commands(self.context.clone())),
-                    },
-                    reach: container.as_ref().map_or(Reach::Local, |probed| probed.shared.reach()),
-                    container: container.map(|probed| Arc::new(probed) as _),
-                };
-                let prober = Arc::new(Mutex::new(Prober::new(&declared.check, target)?));
-                self.probes.reserve_exact(1);
-                self.probes.push(Slot { role, spec: spec.clone(), prober, turn: None });
-                self.probes.len() - 1
-            }
-        };
-        Ok(&mut self.probes[place])
-    }
-
-    fn remove_slot(&mut self, role: ProbeRole) {
-        if let Some(place) = self.probes.iter().position(|slot| slot.role == role) {
-            self.probes.swap_remove(place).abort();
-        }
-    }
-
-    /// Ends whatever is under way for the run.
-    fn quiet(&self) {
-        for slot in &self.probes {
-            slot.abort();
-        }
-        if let Some(task) = &self.task {
-            task.abort();
-        }
-    }
-}
-
-impl Slot {
-    fn abort(&self) {
-        if let Some((_, turn)) = &self.turn {
-            turn.abort();
-        }
-    }
-}
-
-/// What a check needs, besides the component itself.
-#[derive(Clone, Copy, Default)]
-struct Needs {
-    /// The container engine's word, if the component is a container.
-    engine: bool,
-    /// A program to be run.
-    program: bool,
-    /// The place in the log where the run begins.
-    log: bool,
-}
-
-fn needs(check: &Check) -> Needs {
-    let nothing = Needs::default();
-    match check {
-        Check::Exec(_) | Check::Plugin { .. } => Needs { engine: true, program: true, ..nothing },
-        Check::Container | Check::Process => Needs { engine: true, ..nothing },
-        Check::Log { .. } => Needs { log: true, ..nothing },
-        Check::All(checks) => checks.iter().map(needs).fold(nothing, |all, one| Needs {
-            engine: all.engine || one.engine,
-            program: all.program || one.program,
-            log: all.log || one.log,
-        }),
-        Check::MinUptime(_)
-        | Check::Http(_)
-        | Check::Tcp { .. }
-        | Check::Unix { .. }
-        | Check::Grpc { .. }
-        | Check::File { .. } => nothing,
-    }
-}
-
-/// What came of a turn of a probe.
-enum Turn {
-    /// It has a result.
-    Answered(Result<(), Failure>),
-    /// There was none within the timeout.
-    Silent,
-    /// This process was not running when the timeout was over, so that nobody can say what there was.
-    StoodStill,
-}
-
-/// Performs a probe once, within its timeout. A process that was stopped, or a machine that was
-/// suspended, finds the timeout over long ago when it goes on; that is no failure of the component's.
-async fn in_time(timeout: Duration, prober: &Mutex<Prober>) -> Turn {
-    let until = Instant::now() + timeout;
-    match tokio::time::timeout_at(until, async { prober.lock().await.probe().await }).await {
-        Ok(outcome) => Turn::Answered(outcome),
-        Err(_) if until.elapsed() > LATE => Turn::StoodStill,
-        Err(_) => Turn::Silent,
-    }
-}
-
-/// Whether a probe may have failed for want of a descriptor, which says nothing of the component.
-fn out_of_descriptors() -> bool {
-    std::fs::File::open("/dev/null")
-        .is_err_and(|error| matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE)))
-}
-
-/// Whether anything but the component itself is run with its environment.
-fn runs_commands(spec: &ComponentSpec) -> bool {
-    spec.stop.command.is_some() || any_probe(spec, |needs| needs.program)
-}
-
-fn any_probe(spec: &ComponentSpec, is_so: impl Fn(Needs) -> bool) -> bool {
-    ProbeRole::ALL
-        .iter()
-        .filter_map(|role| probe_spec(&spec.probes, *role))
-        .any(|probe| is_so(needs(&probe.check)))
 }
 
 /// Polls a future once; true if it is done.
 fn is_done<F: Future<Output = ()>>(future: &mut Pin<Box<F>>) -> bool {
     let mut nobody = std::task::Context::from_waker(std::task::Waker::noop());
     future.as_mut().poll(&mut nobody).is_ready()
-}
-
-/// The present point on the monotonic clock, which tokio's instants share.
-#[must_use]
-pub fn now() -> Time {
-    let clock = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
-    let seconds = u64::try_from(clock.tv_sec).unwrap_or(0);
-    let nanos = u64::try_from(clock.tv_nsec).unwrap_or(0);
-    Time::from_nanos(seconds.saturating_mul(1_000_000_000).saturating_add(nanos))
-}
-
-/// A time of the machine's as a time of day.
-fn wall_of(time: Time) -> jiff::Timestamp {
-    let wall = jiff::Timestamp::now();
-    wall.checked_sub(now().since(time)).unwrap_or(wall)
-}
-
-/// A time of the machine's as an instant of tokio's.
-#[must_use]
-pub fn instant_of(time: Time) -> Instant {
-    let (clock, instant) = (now(), Instant::now());
-    if time >= clock {
-        instant + time.since(clock)
-    } else {
-        instant.checked_sub(clock.since(time)).unwrap_or(instant)
-    }
 }
