@@ -26,10 +26,12 @@
 
 mod announce;
 mod boot;
+mod converging;
 mod leaving;
 mod record;
 mod round;
 mod succession;
+mod telling;
 mod writing;
 
 pub use announce::{Announcer, Events};
