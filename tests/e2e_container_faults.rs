@@ -20,8 +20,12 @@ const WAITS: &str = "trap 'exit 0' TERM; while :; do sleep 1 & wait $!; done";
 
 /// A container and a process, with probes that tell quickly.
 fn manifest(home: &TestHome) {
+    home.manifest(&text(home));
+}
+
+fn text(home: &TestHome) -> String {
     let project = home.project_name();
-    home.manifest(&format!(
+    format!(
         "project: {project}
 components:
   box:
@@ -29,9 +33,24 @@ components:
     probes:
       liveness: {{ container: {{}}, interval: 200ms, timeout: 2s, failure_threshold: 1 }}
     restart: {{ backoff: {{ initial: 50ms }} }}
+    stop: {{ timeout: 2s }}
   program: {{ command: [sleep, infinity] }}
+  clock: {{ command: [sleep, \"3\"], restart: {{ policy: on-failure }} }}
 "
-    ));
+    )
+}
+
+/// Waits until a program that takes longer than anything in the manifest has run to its end.
+fn pass_time(home: &TestHome) {
+    home.run(["restart", "clock", "--no-wait"]).expect_code(0);
+    home.wait_for("the clock", || {
+        let clock = home.component("clock");
+        (clock["state"] == "running").then_some(())
+    });
+    home.wait_for("the end of the clock", || {
+        let clock = home.component("clock");
+        (clock["state"] == "stopped").then_some(())
+    });
 }
 
 fn bench() -> Option<(Arc<Mutex<Engine>>, TestHome)> {
@@ -147,6 +166,8 @@ enum Fate {
     IsNotAnswered,
     /// It waits for ever.
     Waits,
+    /// Somebody between says that there is nobody.
+    IsRefused,
 }
 
 /// A socket before the engine's, which decides what becomes of each request by its text.
@@ -200,6 +221,11 @@ fn forward(mut client: UnixStream, engine: &Path, rule: &Rule) -> std::io::Resul
             Fate::Arrives => {}
             Fate::IsNotAnswered => is_heard.store(false, Ordering::SeqCst),
             Fate::Waits => continue,
+            Fate::IsRefused => {
+                let answer = b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 2\r\n\r\n{}";
+                client.write_all(answer)?;
+                continue;
+            }
         }
         server.write_all(&request[..length])?;
     }
@@ -257,4 +283,150 @@ fn fault_50_what_is_known_to_have_ended_is_never_said_to_run() {
         is_up(found)
     });
     assert!(asked.load(Ordering::SeqCst) > 0, "nobody has looked at it");
+}
+
+/// What an engine that hangs is to be told arrives when it goes on, in order and with its whole time.
+#[test]
+fn fault_51_a_stop_that_is_asked_for_while_the_engine_hangs_is_made_when_it_is_back() {
+    let Some((engine, home)) = bench() else { return };
+    home.run(["apply"]).expect_code(0);
+    lock(&engine).freeze();
+    wait_box(&home, "doubt", |found| !found["unknown"].is_null());
+    home.run(["stop", "box", "--no-wait"]).expect_code(0);
+    // Longer than the container has to end once it has heard of it.
+    pass_time(&home);
+    let waiting = home.component("box");
+    assert!(!waiting["unknown"].is_null(), "{waiting}");
+    lock(&engine).thaw();
+    let after = wait_box(&home, "the stop", |found| found["state"] == "stopped");
+    assert_eq!(after["last_exit"]["code"], 0, "it was asked, and not just killed: {after}");
+    assert!(containers(&engine, &home).is_empty());
+}
+
+#[test]
+fn fault_51_limits_that_change_while_the_engine_hangs_are_changed_in_place_when_it_is_back() {
+    let Some((engine, home)) = bench() else { return };
+    home.run(["apply"]).expect_code(0);
+    let before = home.component("box")["container_id"].clone();
+    let id = before.as_str().unwrap();
+    lock(&engine).freeze();
+    wait_box(&home, "doubt", |found| !found["unknown"].is_null());
+    home.manifest(&text(&home).replace("network_mode: none", "network_mode: none, mem_limit: 64m"));
+    home.run(["apply", "--no-wait"]).expect_code(0);
+    lock(&engine).thaw();
+    home.wait_for("the limit", || {
+        let limit = lock(&engine).inspect(id, "{{.HostConfig.Memory}}")?;
+        (limit == (64 << 20).to_string()).then_some(())
+    });
+    let after = wait_box(&home, "certainty", is_up);
+    assert_eq!(after["container_id"], before, "{:#?}", home.story("box"));
+    assert_eq!(after["restarts"]["total"], 0);
+}
+
+/// A probe that only the engine can make says nothing while there is none.
+#[test]
+fn fault_51_probes_inside_wait_until_a_new_daemon_has_seen_the_container() {
+    let Some((engine, home)) = bench() else { return };
+    home.manifest(&text(&home).replace("container: {}, interval", "exec: [\"true\"], interval"));
+    home.run(["apply"]).expect_code(0);
+    let before = wait_box(&home, "the container", is_up)["container_id"].clone();
+    lock(&engine).freeze();
+    home.kill_engine();
+    wait_box(&home, "doubt", |found| !found["unknown"].is_null());
+    // Many turns of the probe.
+    pass_time(&home);
+    lock(&engine).thaw();
+    let after = wait_box(&home, "certainty", is_up);
+    assert_eq!(after["container_id"], before, "{:#?}", home.story("box"));
+    assert_eq!(after["restarts"]["total"], 0, "{:#?}", home.story("box"));
+}
+
+/// Its engine has told that it ended, and does not say how yet.
+#[test]
+fn what_has_ended_is_not_said_to_be_ready_while_its_engine_is_asked_how() {
+    let Some((engine, home)) = bench() else { return };
+    let asked = Arc::new(AtomicU32::new(0));
+    let (holds, ended) = (Arc::new(AtomicBool::new(true)), Arc::new(OnceLock::<String>::new()));
+    let (count, held, about) = (asked.clone(), holds.clone(), ended.clone());
+    let rule = move |request: &str| match about.get() {
+        Some(id) if request.contains(&format!("/containers/{id}/json")) => {
+            count.fetch_add(1, Ordering::SeqCst);
+            if held.load(Ordering::SeqCst) { Fate::Waits } else { Fate::Arrives }
+        }
+        _ => Fate::Arrives,
+    };
+    Front::before(&engine, &home, Arc::new(rule)).apply(&home);
+    let before = home.component("box")["container_id"].clone();
+    let id = before.as_str().unwrap().to_owned();
+    ended.set(id.clone()).unwrap();
+    lock(&engine).docker(["kill", "--signal", "TERM", &id]);
+    home.wait_for("the question", || (asked.load(Ordering::SeqCst) > 0).then_some(()));
+    let known = home.component("box");
+    assert_ne!(known["ready"], true, "{known}");
+    assert_eq!(known["container_id"], before, "{known}");
+    holds.store(false, Ordering::SeqCst);
+    let after = wait_box(&home, "another container", |found| {
+        is_up(found) && found["container_id"] != before
+    });
+    assert_eq!(after["last_exit"]["code"], 0, "{after}");
+    assert_eq!(after["restarts"]["total"], 1, "{after}");
+}
+
+/// Somebody between the daemon and the engine refuses once.
+#[test]
+fn a_log_that_is_refused_once_is_asked_for_again() {
+    let Some((engine, home)) = bench() else { return };
+    home.manifest(&text(&home).replace("sleep 1 & wait", "echo line; sleep 1 & wait"));
+    let (asked, refused) = (Arc::new(AtomicU32::new(0)), Arc::new(AtomicU32::new(0)));
+    let (count, refusals) = (asked.clone(), refused.clone());
+    let rule = move |request: &str| {
+        let is_again = request.contains("/logs?") && count.fetch_add(1, Ordering::SeqCst) > 0;
+        if is_again && refusals.fetch_add(1, Ordering::SeqCst) == 0 {
+            Fate::IsRefused
+        } else {
+            Fate::Arrives
+        }
+    };
+    Front::before(&engine, &home, Arc::new(rule)).apply(&home);
+    let lines = || String::from_utf8(home.log_of("box")).unwrap().matches("line").count();
+    home.wait_for("the first line", || (lines() > 0).then_some(()));
+    lock(&engine).freeze();
+    wait_box(&home, "doubt", |found| !found["unknown"].is_null());
+    lock(&engine).thaw();
+    home.wait_for("the refusal", || (refused.load(Ordering::SeqCst) > 0).then_some(()));
+    let before = lines();
+    home.wait_for("the next lines", || (lines() > before).then_some(()));
+}
+
+/// It is better supervised without a log than not at all.
+#[test]
+fn a_new_daemon_that_cannot_write_the_log_supervises_the_container() {
+    let Some((engine, home)) = bench() else { return };
+    home.manifest(&text(&home).replace("sleep 1 & wait", "echo line; sleep 1 & wait"));
+    home.run(["apply"]).expect_code(0);
+    let before = home.component("box")["container_id"].clone();
+    home.wait_for("the first line", || (!home.log_of("box").is_empty()).then_some(()));
+    let log = PathBuf::from(home.component("box")["log_file"].as_str().unwrap());
+    std::fs::rename(&log, home.root().join("aside")).unwrap();
+    std::fs::create_dir(&log).unwrap();
+    home.kill_engine();
+    wait_box(&home, "the next daemon", is_up);
+    lock(&engine).docker(["kill", before.as_str().unwrap()]);
+    let ended = wait_box(&home, "its end", |found| !found["last_exit"].is_null());
+    assert_eq!(ended["last_exit"]["signal"], "SIGKILL", "{ended}");
+    std::fs::remove_dir(&log).unwrap();
+    home.run(["start", "box"]).expect_code(0);
+    wait_box(&home, "another container", |found| is_up(found) && found["container_id"] != before);
+}
+
+#[test]
+fn a_project_that_goes_down_without_its_engine_says_what_may_be_left() {
+    let Some((engine, home)) = bench() else { return };
+    home.run(["apply"]).expect_code(0);
+    home.run(["stop", "box"]).expect_code(0);
+    lock(&engine).stop();
+    let told = home.run(["down"]).expect_code(0);
+    let told = format!("{}{}", told.stdout, told.stderr);
+    assert!(told.contains("may be left") && told.contains("down --volumes"), "{told}");
+    lock(&engine).start_again();
 }

@@ -322,6 +322,22 @@ fn s2_probes_reach_into_the_container_and_to_where_it_listens() {
         port.number()
     ));
     assert_eq!(bench.home.component("published")["ports"], serde_json::json!([port.number()]));
+    // The next daemon finds the way to it before it knocks.
+    let before = bench.id_of("inside");
+    let at = |found: &Value| found["probes"]["liveness"]["at"].clone();
+    for _ in 0..3 {
+        bench.home.kill_engine();
+        let first = bench.home.wait_for("a daemon", || bench.home.try_component("inside"));
+        let after = bench.home.wait_for("a turn of the probe", || {
+            let found = bench.home.try_component("inside")?;
+            let probe = &found["probes"]["liveness"];
+            let is_news = at(&found) != at(&first);
+            (is_news && (probe["result"] == "success" || found["state"] != "running"))
+                .then_some(found)
+        });
+        assert_eq!(after["container_id"], *before, "{:#?}", bench.home.story("inside"));
+        assert_eq!(after["restarts"]["total"], 0, "{:#?}", bench.home.story("inside"));
+    }
     // A command of a probe that hangs is ended with everything that it has started.
     let project = bench.home.project_name();
     let hanging = format!("sleep 77{}", std::process::id());

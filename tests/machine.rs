@@ -576,6 +576,69 @@ fn s45_what_nobody_can_vouch_for_is_not_ready_and_not_restarted() {
 }
 
 #[test]
+fn what_has_ended_is_neither_ready_nor_probed_until_it_is_known_how() {
+    let mut spec = container(None);
+    spec.restart.policy = RestartPolicy::OnFailure;
+    let mut bench = Bench::up(spec);
+    bench.probe(ProbeRole::Startup, Ok(()));
+    bench.probe(ProbeRole::Readiness, Ok(()));
+    bench.probe(ProbeRole::Readiness, Ok(()));
+    assert!(bench.component.is_ready());
+    let sequence = bench.due(ProbeRole::Liveness);
+    let told = bench.events.len();
+    bench.answer(Answer::Over);
+    assert!(!bench.component.is_ready());
+    assert_eq!(bench.component.next_deadline(), None);
+    for _ in 0..5 {
+        let outcome = Err("nobody is there".into());
+        bench.answer(Answer::Probed { role: ProbeRole::Liveness, sequence, outcome });
+    }
+    assert_eq!(bench.state(), State::Running);
+    assert_eq!(bench.events.len(), told, "how it ended is told next");
+    bench.exit(Exit::code(0));
+    let view = bench.component.view(bench.now);
+    assert_eq!((view.state, view.reason.as_deref()), (State::Stopped, Some("completed")));
+}
+
+#[test]
+fn a_first_turn_that_could_not_be_made_is_made_up_for() {
+    let mut spec = container(None);
+    let readiness = spec.probes.readiness.as_mut().expect("it has one");
+    readiness.interval = Duration::from_secs(3600);
+    readiness.success_threshold = 1;
+    let mut bench = Bench::up(spec);
+    bench.probe(ProbeRole::Startup, Ok(()));
+    let sequence = bench.due(ProbeRole::Readiness);
+    bench.answer(Answer::Unprobed { role: ProbeRole::Readiness, sequence });
+    let before = bench.now;
+    // A new daemon has found it.
+    bench.answer(Answer::Launched { body: Body::Process { pid: 42 }, at: before });
+    bench.probe(ProbeRole::Readiness, Ok(()));
+    assert_eq!(bench.now, before);
+    assert!(bench.component.is_ready());
+}
+
+#[test]
+fn a_container_whose_engine_is_away_has_its_time_to_end_once_it_is_back() {
+    let mut bench = Bench::new(container(None));
+    bench.tell(Input::Start);
+    let body = Body::Container { id: stigmer::model::ContainerId::new("c0ffee"), pid: None };
+    bench.answer(Answer::Launched { body, at: bench.now });
+    let time = bench.component.spec().stop.timeout;
+    bench.tell(Input::Stop);
+    bench.answer(Answer::Doubt(Some("gone".into())));
+    assert_eq!(bench.component.next_deadline(), None);
+    bench.now = bench.now + time * 100;
+    bench.tell(Input::Tick);
+    assert!(!bench.events.iter().any(|event| event.name() == "killed"));
+    bench.answer(Answer::Doubt(None));
+    assert_eq!(bench.component.next_deadline(), Some(bench.now + time));
+    bench.now = bench.now + time;
+    bench.tell(Input::Tick);
+    assert!(bench.events.iter().any(|event| event.name() == "killed"));
+}
+
+#[test]
 fn a_probe_that_could_not_be_made_counts_for_nothing() {
     let mut bench = Bench::up(container(None));
     bench.probe(ProbeRole::Startup, Ok(()));
@@ -879,6 +942,7 @@ fn s11_every_phase_answers_every_input() {
             Answer::LaunchFailed(failed_launch.clone()),
             Answer::Exited { exit: Exit::code(1), at, empty: true },
             Answer::Exited { exit: Exit::code(0), at, empty: false },
+            Answer::Over,
             Answer::Gone,
             Answer::Lost,
             Answer::Preparing { message: "fetching".into(), event: true },

@@ -19,7 +19,8 @@
 //! - The engine goes away: the pump waits until it is back, and goes on at its cursor.
 //! - This process dies: the next one goes on at the cursor in the file.
 //! - The log cannot be written (disk full): tried again, the engine keeps the lines meanwhile.
-//! - The engine's log cannot be read (its driver keeps none): said once, in the log itself.
+//! - The engine's log cannot be read: said once, in the log itself, and tried again, unless its driver keeps
+//!   none.
 //! - The cursor is lost: the pump begins with what is newer than the last write of the log, to the second.
 
 use std::collections::BTreeMap;
@@ -49,6 +50,9 @@ const SAVED_EVERY: Duration = Duration::from_millis(250);
 
 /// The pause before the engine's log is asked for again.
 const PAUSE: Duration = Duration::from_millis(100);
+
+/// The longest pause, where the engine refuses.
+const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 
 /// Seconds by which the question is older than the newest frame.
 const OVERLAP: i64 = 2;
@@ -161,19 +165,23 @@ impl Pump {
     /// Moves what comes, until the container is over and everything is in the log.
     pub async fn run(mut self, mut over: watch::Receiver<bool>) {
         let mut link = self.engine.link();
+        let (mut pause, mut said) = (PAUSE, false);
         loop {
             // Asked for after the end: what comes then is all there will ever be.
             let was_over = *over.borrow_and_update();
             match self.stream().await {
                 Ok(End::Complete) if was_over => break,
-                Ok(End::Complete | End::Cut) => {}
+                Ok(End::Complete | End::Cut) => pause = PAUSE,
                 Err(error) if error.is_engine() => self.engine.suspect(&error),
+                Err(error) if error.is_absence() => break,
                 Err(error) => {
-                    // Gone, or kept by no driver that can be read.
-                    if !error.is_absence() {
+                    if !std::mem::replace(&mut said, true) {
                         self.note(&error.to_string()).await;
                     }
-                    break;
+                    if was_over || is_for_good(&error) {
+                        break;
+                    }
+                    pause = (pause * 2).min(LONGEST_PAUSE);
                 }
             }
             if !matches!(&*link.borrow_and_update(), Link::Up(_)) {
@@ -181,7 +189,7 @@ impl Pump {
                 let _ = link.wait_for(|link| matches!(link, Link::Up(_))).await;
             }
             tokio::select! {
-                () = tokio::time::sleep(PAUSE) => {}
+                () = tokio::time::sleep(pause) => {}
                 _ = over.changed() => {}
             }
         }
@@ -322,6 +330,12 @@ impl Batch {
         self.bytes.extend_from_slice(payload);
         self.frames.push((second, payload.len() as u64));
     }
+}
+
+/// Whether the engine's log is kept by a driver that cannot be read, in the words of Docker and of Podman.
+fn is_for_good(error: &EngineError) -> bool {
+    let said = error.to_string();
+    ["does not support reading", "cannot read logs"].iter().any(|words| said.contains(words))
 }
 
 /// A frame's second and its bytes. `None` for what has no time, which no engine sends.

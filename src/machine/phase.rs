@@ -145,6 +145,9 @@ pub struct Alive {
     pub health: Health,
     /// The probes, as far as they have run.
     pub probes: ProbeSet,
+    /// Whether the program has ended, and only how is not known yet. The next engine asks anew.
+    #[serde(skip)]
+    pub is_over: bool,
 }
 
 /// How far a running program has come.

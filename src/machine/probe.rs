@@ -37,6 +37,9 @@ pub struct ProbeRun {
     pub streak: Streak,
     /// The last result.
     pub last: Option<ProbeResult>,
+    /// Whether the last turn could not be performed.
+    #[serde(skip)]
+    is_missed: bool,
 }
 
 /// Whose turn it is.
@@ -109,6 +112,7 @@ impl ProbeRun {
             verdict: Verdict::Unknown,
             streak: Streak::Successes(0),
             last: None,
+            is_missed: false,
         }
     }
 
@@ -125,6 +129,7 @@ impl ProbeRun {
         match self.turn {
             Turn::Idle { due } if due <= now => {
                 self.turn = Turn::Running { sequence, since: now };
+                self.is_missed = false;
                 true
             }
             Turn::Idle { .. } | Turn::Running { .. } | Turn::Done => false,
@@ -183,6 +188,17 @@ impl ProbeRun {
         let Turn::Running { sequence: current, since } = self.turn else { return };
         if current == sequence {
             self.turn = Turn::Idle { due: (since + spec.interval).max(now) };
+            self.is_missed = true;
+        }
+    }
+
+    /// What could not be performed now can: who waits for a first result does not wait an interval for it.
+    pub const fn make_up(&mut self, now: Time) {
+        if self.is_missed
+            && self.last.is_none()
+            && let Turn::Idle { due } = &mut self.turn
+        {
+            *due = now;
         }
     }
 

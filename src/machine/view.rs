@@ -86,7 +86,7 @@ impl Component {
 
     /// The program, if it has started and no probe has condemned it.
     fn sound(&self) -> Option<&Alive> {
-        self.alive().filter(|alive| alive.health == Health::Running)
+        self.alive().filter(|alive| alive.health == Health::Running && !alive.is_over)
     }
 
     /// Whether it may be used: started, and passing its readiness probe where it has one.
@@ -218,6 +218,7 @@ impl Component {
             Phase::Launching { note, .. } => {
                 Some(note.clone().unwrap_or_else(|| "launching".into()))
             }
+            Phase::Alive(alive) if alive.is_over => Some("it has ended".into()),
             Phase::Alive(alive) => match (&alive.health, self.wish) {
                 (_, Wish::Stop | Wish::Pause) => Some("stopping after its dependents".into()),
                 (Health::Starting { .. }, Wish::Run) => Some("probing".into()),

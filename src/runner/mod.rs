@@ -41,6 +41,11 @@ pub enum Report {
     Answer(RunId, Answer),
     /// What launches of containers have waited for is there (again).
     Provided,
-    /// Nothing is left of what was made for the containers of this project, or as little as possible.
-    Cleared(String),
+    /// Nothing is left of what was made for the containers of a project, but for what is told.
+    Cleared {
+        /// The project.
+        project: String,
+        /// Why something is left.
+        left: Option<String>,
+    },
 }

@@ -55,6 +55,10 @@ impl Runner {
             .containers
             .shared(run)
             .map(|shared| Probed { engine: self.containers.engine().clone(), shared });
+        // Where it is reached is not known before it was looked at; what has ended needs no probe.
+        if container.as_ref().is_some_and(|container| !container.shared.can_be_probed()) {
+            return answer(Err(Failure::Void("the container is not known to run".into())));
+        }
         let engine = container.as_ref().map(|container| container.engine.clone());
         let is_process = container.is_none();
         let Some(active) = self.runs.get_mut(&run) else { return };

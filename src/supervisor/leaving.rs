@@ -2,8 +2,9 @@
 
 use super::Supervisor;
 use super::round::Round;
+use super::telling::of_project;
 use crate::machine::{Action, FleetInput};
-use crate::model::{InstanceId, Time};
+use crate::model::{InstanceId, Severity, Time};
 use crate::store::Departure;
 
 /// What is left to do for a project once its last component is gone.
@@ -66,6 +67,20 @@ impl Supervisor {
                 Leaving::Containers { volumes }
             }
             Some(Leaving::Plain) | None => Leaving::Plain,
+        }
+    }
+
+    /// What was made for its containers is gone, or stays because of something that is told.
+    pub(super) fn cleared(&mut self, project: &str, left: Option<String>, round: &mut Round) {
+        let Some(leaving @ Leaving::Clearing) = self.leaving.get_mut(project) else { return };
+        *leaving = Leaving::Plain;
+        if let Some(why) = left {
+            let message = format!(
+                "what was made for its containers (networks, volumes) may be left: {why}; once the engine is \
+                 there, `stigmer apply` and then `stigmer down`, or `down --volumes`, remove it"
+            );
+            tracing::warn!(project, "{message}");
+            round.events.push(of_project(project, "left_behind", Severity::Warning, message));
         }
     }
 

@@ -5,7 +5,7 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use super::telling::{log, record_of};
-use super::{Ending, Input, Leaving, Request, Supervisor, World};
+use super::{Ending, Input, Request, Supervisor, World};
 use crate::clock::now;
 use crate::crash;
 use crate::keeper::wire::FromKeeper;
@@ -94,10 +94,8 @@ impl Supervisor {
                 }
                 self.feed(at, FleetInput::Answer(run, answer), round);
             }
-            Input::Report(Report::Cleared(project)) => {
-                if let Some(leaving @ Leaving::Clearing) = self.leaving.get_mut(&project) {
-                    *leaving = Leaving::Plain;
-                }
+            Input::Report(Report::Cleared { project, left }) => {
+                self.cleared(&project, left, round);
             }
             Input::Report(Report::Provided) => {
                 let containers = self.containers();
@@ -226,7 +224,9 @@ impl Supervisor {
 
     fn signal(&self, signal: i32, instance: &InstanceId) -> bool {
         let Some(component) = self.fleet.get(instance) else { return false };
-        let has_process = component.view(now()).body.is_some();
+        let view = component.view(now());
+        // What cannot be told must not be said to have been.
+        let has_process = view.body.is_some() && view.doubt.is_none();
         let Some(run) = component.run().filter(|_| has_process) else { return false };
         self.runner.signal(run, signal).is_ok()
     }

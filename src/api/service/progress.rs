@@ -298,7 +298,7 @@ impl Service {
         let failures: Vec<v1::Failure> = missed
             .map(|instance| v1::Failure {
                 component: instance.display_name(),
-                reason: "has no process to signal".into(),
+                reason: "has no process to signal, or none that can be reached".into(),
                 hint: format!("stigmer why {}", instance.display_name()),
                 ..v1::Failure::default()
             })

@@ -70,6 +70,9 @@ impl Component {
     /// An end that takes too long: SIGKILL once its time is over, and where that does not help either, it is
     /// said.
     pub(super) fn escalate(&mut self, turn: &mut Turning<'_>) {
+        if self.stands_still() {
+            return;
+        }
         let Phase::Ending(ending) = &mut self.phase else { return };
         match ending.step {
             EndStep::Asked { kill_at } if kill_at <= turn.now => {
@@ -87,6 +90,23 @@ impl Component {
                 self.stick(turn);
             }
             EndStep::Asked { .. } | EndStep::Killing | EndStep::Stuck => {}
+        }
+    }
+
+    /// Whether nobody can say how far a container is with its end, because its engine is away. What it was told
+    /// may not have arrived, so that its time to end does not pass either.
+    pub(super) fn stands_still(&self) -> bool {
+        self.doubt.is_some()
+            && matches!(&self.phase, Phase::Ending(ending)
+                if matches!(ending.run.body, Body::Container { .. }))
+    }
+
+    /// What ends has its whole time again: it may be told only now.
+    pub(super) fn give_time_again(&mut self, turn: &Turning<'_>) {
+        if let Phase::Ending(ending) = &mut self.phase
+            && let EndStep::Asked { kill_at } = &mut ending.step
+        {
+            *kill_at = turn.now + self.spec.stop.timeout;
         }
     }
 
@@ -185,6 +205,13 @@ impl Component {
             | Phase::Waiting
             | Phase::Backoff { .. }
             | Phase::Failed { .. } => {}
+        }
+    }
+
+    /// The program has ended; how is told next. Until then it is not used, and not probed.
+    pub(super) fn over(&mut self) {
+        if let Phase::Alive(alive) = &mut self.phase {
+            alive.is_over = true;
         }
     }
 

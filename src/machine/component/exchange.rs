@@ -61,6 +61,8 @@ pub enum Answer {
         /// Whether all of it is gone.
         empty: bool,
     },
+    /// The main process has ended, and how it did is being found out: `Exited` follows.
+    Over,
     /// Nothing of the run is left.
     Gone,
     /// Nobody can vouch for what the run is doing, and why; `None` ends the doubt.

@@ -57,8 +57,8 @@ impl Component {
             }
             // A new engine hears of a run that it already knows of.
             Phase::Ending(_) => self.kill_again(turn),
-            Phase::Alive(_)
-            | Phase::Stopped { .. }
+            Phase::Alive(_) => self.make_up_probes(turn),
+            Phase::Stopped { .. }
             | Phase::Waiting
             | Phase::Backoff { .. }
             | Phase::Failed { .. } => {}
@@ -83,6 +83,7 @@ impl Component {
                 startup: startup.map(|spec| ProbeRun::new(at + spec.initial_delay)),
                 ..ProbeSet::default()
             },
+            is_over: false,
         };
         self.enter(Phase::Alive(Box::new(alive)), turn);
         if unstarted {

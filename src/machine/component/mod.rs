@@ -210,10 +210,13 @@ impl Component {
             | Phase::Failed { .. } => None,
             Phase::Backoff { until, .. } => Some(*until),
             Phase::Ending(ending) => match ending.step {
+                EndStep::Asked { .. } if self.stands_still() => None,
                 EndStep::Asked { kill_at } => Some(kill_at),
                 EndStep::Killing => ending.overdue_at,
                 EndStep::Stuck => None,
             },
+            // What comes next is the answer how it has ended.
+            Phase::Alive(alive) if alive.is_over => None,
             Phase::Alive(alive) => {
                 let stable = match alive.run.stability {
                     Stability::Pending(at) => Some(at),
@@ -266,6 +269,7 @@ impl Component {
                 }
             }
             Phase::Ending(_) => self.escalate(turn),
+            Phase::Alive(alive) if alive.is_over => {}
             Phase::Alive(_) => {
                 self.settle(turn);
                 self.expire_startup(turn);
@@ -305,6 +309,8 @@ impl Component {
         self.readiness = now;
         match (now, &self.phase) {
             (Readiness::Ready, _) => turn.tell(EventKind::Ready),
+            // How it ended is told in a moment.
+            (Readiness::NotReady, Phase::Alive(alive)) if alive.is_over => {}
             (Readiness::NotReady, Phase::Alive(alive)) => {
                 let message = alive
                     .probes
@@ -343,6 +349,7 @@ impl Component {
             Answer::Preparing { message, event } => self.preparing(message, event, turn),
             Answer::LaunchFailed(error) => self.launch_failed(&error, turn),
             Answer::Exited { exit, at, empty } => self.exited(exit, at, empty, turn),
+            Answer::Over => self.over(),
             Answer::Gone => self.gone(turn),
             Answer::Lost => self.lost(turn),
             Answer::Doubt(doubt) => self.doubted(doubt, turn),
@@ -366,7 +373,11 @@ impl Component {
         }
         match (&self.doubt, &doubt) {
             (None, Some(message)) => turn.tell(EventKind::Doubtful { message: message.clone() }),
-            (Some(_), None) => turn.tell(EventKind::Vouched),
+            (Some(_), None) => {
+                turn.tell(EventKind::Vouched);
+                self.give_time_again(turn);
+                self.make_up_probes(turn);
+            }
             (None, None) | (Some(_), Some(_)) => {}
         }
         self.doubt = doubt;

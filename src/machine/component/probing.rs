@@ -32,6 +32,9 @@ impl Component {
 
     pub(super) fn begin_probes(&mut self, turn: &mut Turning<'_>) {
         let Phase::Alive(alive) = &mut self.phase else { return };
+        if alive.is_over {
+            return;
+        }
         for role in ProbeRole::ALL {
             let Some(probe) = alive.probes.get_mut(role) else { continue };
             let sequence = self.sequence + 1;
@@ -47,6 +50,17 @@ impl Component {
                 });
             }
         }
+    }
+
+    /// The component can be probed again.
+    pub(super) fn make_up_probes(&mut self, turn: &mut Turning<'_>) {
+        let Phase::Alive(alive) = &mut self.phase else { return };
+        for role in ProbeRole::ALL {
+            if let Some(probe) = alive.probes.get_mut(role) {
+                probe.make_up(turn.now);
+            }
+        }
+        self.begin_probes(turn);
     }
 
     /// The startup probe has passed, or there is none: the other two begin (S6).
@@ -73,6 +87,10 @@ impl Component {
     ) {
         self.settle(turn);
         let Phase::Alive(alive) = &mut self.phase else { return };
+        // Of what has ended every probe fails.
+        if alive.is_over {
+            return;
+        }
         let (Some(probe), Some(spec)) =
             (alive.probes.get_mut(role), probe_spec(&self.spec.probes, role))
         else {

@@ -18,6 +18,7 @@
 //! in doubt; when it is back each looks again at its container, and whatever could not be launched is tried
 //! at once (`Report::Provided`).
 
+mod attended;
 mod launch;
 mod pen;
 pub(super) mod probe;
@@ -198,12 +199,16 @@ impl Containers {
     pub fn clear(&mut self, project: String, volumes: bool) {
         let (engine, reports) = (self.engine.clone(), self.reports.clone());
         tokio::spawn(async move {
-            match provide::clear(&engine, &project, volumes).await {
-                Ok(removed) if removed.is_empty() => {}
-                Ok(removed) => tracing::info!(project, "removed {}", removed.join(", ")),
-                Err(error) => tracing::warn!(project, "its networks stay: {error}"),
-            }
-            drop(reports.send(Report::Cleared(project)));
+            let left = match provide::clear(&engine, &project, volumes).await {
+                Ok(removed) => {
+                    if !removed.is_empty() {
+                        tracing::info!(project, "removed {}", removed.join(", "));
+                    }
+                    None
+                }
+                Err(error) => Some(error.to_string()),
+            };
+            drop(reports.send(Report::Cleared { project, left }));
         });
     }
 

@@ -37,8 +37,9 @@ impl ContainerLook for Probed {
                     };
                     Err(Failure::Failed(format!("the container is {what}")))
                 }
+                // It was not looked at yet, or its end is being told.
                 Some(Doing::Created | Doing::Exited { .. }) | None => {
-                    Err(Failure::Failed("the container does not run".into()))
+                    Err(Failure::Void("the container does not run".into()))
                 }
             }
         })
@@ -61,7 +62,7 @@ impl CommandRunner for Probed {
     fn run(&self, argv: Vec<String>) -> CommandFuture {
         let Self { engine, shared } = self.clone();
         Box::pin(async move {
-            let id = shared.id().ok_or("there is no container yet")?;
+            let id = shared.id().ok_or(Failure::Void("there is no container yet".into()))?;
             engine.run(&id, argv).await.map_err(|error| failure(&error))
         })
     }

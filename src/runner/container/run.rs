@@ -19,28 +19,27 @@ use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
+use tokio::time::Instant;
 
+use super::attended::{AGAIN, Attended, Untold};
 use super::launch::{self, of_engine};
 use super::{Order, Place, Shared, cursor};
 use crate::clock::now;
 use crate::container::logs::Pump;
 use crate::container::look::{Doing, Health, Look, Ours, exit_of};
-use crate::container::{EngineError, Link, What, body};
+use crate::container::{EngineError, Link, What};
 use crate::machine::Answer;
+use crate::model::event::human_duration;
 use crate::model::exit::signal_name;
-use crate::model::spec::{ComponentSpec, Workload};
+use crate::model::spec::ComponentSpec;
 use crate::model::{Body, ContainerId, Exit, ExitStatus, LaunchError, LaunchStage, Retry, Time};
 use crate::runner::launch::BaseEnv;
-use crate::runner::probe::CommandRunner;
 
 /// How long the end of the log is waited for, after the end of the container.
 const LAST_LINES: Duration = Duration::from_secs(30);
 
 /// An engine that is well answers a new daemon within this; nothing is known before it does.
 const AT_ONCE: Duration = Duration::from_millis(250);
-
-/// The pause before a removal that failed is tried again.
-const AGAIN: Duration = Duration::from_secs(1);
 
 /// The task.
 pub(super) struct Task {
@@ -55,21 +54,6 @@ enum Ended {
     Told(Option<i64>),
     /// A look at it did; `None`: it is not there any more.
     Seen(Option<Doing>),
-}
-
-/// A container that runs.
-struct Attended {
-    id: ContainerId,
-    /// By which it is known that nobody else has restarted it.
-    started_at: String,
-    /// The signal of the image, or of the spec.
-    stop_signal: Option<String>,
-    health: Health,
-    pump: JoinHandle<()>,
-    over: watch::Sender<bool>,
-    /// The stop command.
-    stopping: Option<tokio::task::AbortHandle>,
-    is_oom: bool,
 }
 
 impl Task {
@@ -87,7 +71,9 @@ impl Task {
     pub(super) async fn launch(mut self, spec: Arc<ComponentSpec>, base_env: BaseEnv) {
         // What a launch takes is not kept for the long life after it.
         match Box::pin(self.begin(&spec, &base_env)).await {
-            Ok(Some((look, pump))) => self.live(look, pump).await,
+            Ok(Some((look, pump))) => {
+                self.live(look, |over| tokio::spawn(pump.run(over))).await;
+            }
             Ok(None) => self.until_forgotten().await,
             Err(error) => self.place.answer(Answer::LaunchFailed(error)),
         }
@@ -120,8 +106,8 @@ impl Task {
             }
         };
         // From here on it is finished, and ended if it is not wanted any more.
-        let id = launch::make(&place, container.platform.as_deref(), &order).await?;
         let saved = cursor(&place.home, place.run).map_err(|e| log_error(&e.to_string()))?;
+        let id = launch::make(&place, container.platform.as_deref(), &order).await?;
         let log = place.home.component_log(&place.instance);
         let pump =
             match Pump::begin(place.engine.clone(), id.clone(), log, saved, place.pen.clone()) {
@@ -187,28 +173,16 @@ impl Task {
             self.place.answer(Answer::Lost);
             return self.until_forgotten().await;
         }
-        let log = self.place.home.component_log(&self.place.instance);
-        let pump = cursor(&self.place.home, self.place.run).and_then(|saved| {
-            let (engine, pen) = (self.place.engine.clone(), self.place.pen.clone());
-            Pump::resume(engine, look.id.clone(), log, saved, pen)
-        });
-        match pump {
-            Ok(pump) => self.live(look, pump).await,
-            Err(error) => {
-                // It is better supervised without a log than not at all.
-                tracing::error!("the log of {} cannot be written: {error}", self.place.instance);
-                let log = "/dev/null".into();
-                let (engine, id) = (self.place.engine.clone(), look.id.clone());
-                let pen = self.place.pen.clone();
-                if let Ok(pump) = Pump::resume(engine, id, log, "/dev/null".into(), pen) {
-                    self.live(look, pump).await;
-                }
-            }
-        }
+        let (place, id) = (self.place.clone(), look.id.clone());
+        self.live(look, |over| tokio::spawn(resume(place, id, over))).await;
     }
 
     /// It was started, or found: from here on it is attended to.
-    async fn live(&mut self, look: Look, pump: Pump) {
+    async fn live(
+        &mut self,
+        look: Look,
+        pump: impl FnOnce(watch::Receiver<bool>) -> JoinHandle<()>,
+    ) {
         let (over, is_over) = watch::channel(false);
         let mut attended = Attended {
             id: look.id.clone(),
@@ -218,10 +192,11 @@ impl Task {
                 Doing::Running(health) => health,
                 Doing::Created | Doing::Halted(_) | Doing::Exited { .. } => Health::None,
             },
-            pump: tokio::spawn(pump.run(is_over)),
+            pump: pump(is_over),
             over,
-            stopping: None,
             is_oom: false,
+            untold: Untold::default(),
+            stopping: None,
         };
         self.shared.note(&look);
         let body = Body::Container { id: look.id.clone(), pid: look.pid };
@@ -243,36 +218,87 @@ impl Task {
     /// more.
     async fn attend(&mut self, attended: &mut Attended) -> Option<Ended> {
         loop {
-            match self.orders.recv().await {
-                None | Some(Order::Forget) => return None,
-                Some(Order::Happened(id, _)) if id != attended.id => {}
-                Some(Order::Happened(_, what)) => match what {
-                    What::Died(code) => return Some(Ended::Told(code)),
-                    What::Removed => return Some(Ended::Told(None)),
-                    What::OutOfMemory => attended.is_oom = true,
-                    What::Paused => self.shared.freeze(true, attended.health),
-                    What::Unpaused => self.shared.freeze(false, attended.health),
-                    What::Health(health) => {
-                        attended.health = health;
-                        self.shared.health(health);
-                    }
-                    // By us; whoever else starts it has ended it before.
-                    What::Started => {}
+            let again = attended.untold.again;
+            let ended = tokio::select! {
+                order = self.orders.recv() => match order {
+                    None | Some(Order::Forget) => return None,
+                    Some(order) => self.obey(attended, order).await,
                 },
-                Some(Order::Look) => {
-                    if let Some(ended) = self.has_ended(attended).await {
-                        return Some(ended);
-                    }
+                stopped = attended.stopped() => {
+                    attended.after_command(&self.place, &stopped);
+                    None
                 }
-                Some(Order::Gone(error)) => self.doubt(&error),
-                Some(Order::Terminate(spec)) => self.terminate(attended, &spec).await,
-                Some(Order::Kill) => self.kill(attended).await,
-                Some(Order::Signal(signal)) => self.signal(attended, &signal_name(signal)).await,
-                Some(Order::Reconfigure(spec)) => self.reconfigure(attended, &spec).await,
-                // It came too late; the machine ends what was launched.
-                Some(Order::Withdraw) => {}
+                () = at_last(again) => self.deliver(attended).await,
+            };
+            if ended.is_some() {
+                return ended;
             }
         }
+    }
+
+    /// Follows an order. How the container has ended, if it turns out that it has.
+    async fn obey(&mut self, attended: &mut Attended, order: Order) -> Option<Ended> {
+        match order {
+            Order::Happened(id, _) if id != attended.id => {}
+            Order::Happened(_, what) => match what {
+                What::Died(code) => return Some(self.is_over(code)),
+                What::Removed => return Some(self.is_over(None)),
+                What::OutOfMemory => attended.is_oom = true,
+                What::Paused => self.shared.freeze(true, attended.health),
+                What::Unpaused => self.shared.freeze(false, attended.health),
+                What::Health(health) => {
+                    attended.health = health;
+                    self.shared.health(health);
+                }
+                // By us; whoever else starts it has ended it before.
+                What::Started => {}
+            },
+            Order::Look => {
+                let ended = self.has_ended(attended).await;
+                return match ended {
+                    Some(ended) => Some(ended),
+                    None => self.deliver(attended).await,
+                };
+            }
+            Order::Gone(error) => self.doubt(&error),
+            Order::Terminate(spec) => {
+                attended.untold.terminate(spec);
+                return self.deliver(attended).await;
+            }
+            Order::Kill => {
+                attended.untold.kill();
+                return self.deliver(attended).await;
+            }
+            Order::Signal(signal) => {
+                let signal = signal_name(signal);
+                if let Err(error) = attended.signal(&self.place, &signal).await {
+                    let instance = &self.place.instance;
+                    tracing::warn!(%instance, "{signal} was not sent: {error}");
+                }
+            }
+            Order::Reconfigure(spec) => {
+                attended.untold.reconfigure(spec);
+                return self.deliver(attended).await;
+            }
+            // It came too late; the machine ends what was launched.
+            Order::Withdraw | Order::Forget => {}
+        }
+        None
+    }
+
+    /// It has ended: nobody is to rely on it while the engine is asked how.
+    fn is_over(&self, code: Option<i64>) -> Ended {
+        self.shared.end();
+        self.place.answer(Answer::Over);
+        Ended::Told(code)
+    }
+
+    /// Tells the container what it has not been told yet. How it has ended, if that turns out.
+    async fn deliver(&mut self, attended: &mut Attended) -> Option<Ended> {
+        if attended.deliver(&self.place, &self.shared).await {
+            return None;
+        }
+        self.has_ended(attended).await
     }
 
     /// Looks whether it is still the container that was launched, and runs. Only then is the doubt over:
@@ -294,63 +320,11 @@ impl Task {
         None
     }
 
-    async fn terminate(&self, attended: &mut Attended, spec: &ComponentSpec) {
-        // A frozen container cannot react to anything.
-        if self.shared.doing().is_some_and(|doing| matches!(doing, Doing::Halted(_))) {
-            drop(self.place.engine.unpause(&attended.id).await);
-        }
-        let declared = match &spec.workload {
-            Workload::Container(container) => container.stop_signal.map(signal_name),
-            Workload::Process(_) | Workload::External => None,
-        };
-        let signal = declared.or_else(|| attended.stop_signal.clone());
-        let signal = signal.unwrap_or_else(|| "SIGTERM".to_owned());
-        let Some(command) = &spec.stop.command else {
-            return self.signal(attended, &signal).await;
-        };
-        let inside =
-            super::probe::Probed { engine: self.place.engine.clone(), shared: self.shared.clone() };
-        let running = inside.run(command.argv());
-        let (engine, id) = (self.place.engine.clone(), attended.id.clone());
-        let instance = self.place.instance.clone();
-        let stopping = tokio::spawn(async move {
-            let outcome = running.await;
-            let code =
-                |output: &crate::runner::probe::CommandOutput| output.status == ExitStatus::Code(0);
-            if !outcome.as_ref().is_ok_and(code) {
-                // A stop command that fails must not leave the component to the kill alone.
-                tracing::warn!(%instance, ?outcome, "the stop command failed");
-                drop(engine.signal(&id, &signal).await);
-            }
-        });
-        attended.stopping = Some(stopping.abort_handle());
-    }
-
-    async fn signal(&self, attended: &Attended, signal: &str) {
-        if let Err(error) = self.place.engine.signal(&attended.id, signal).await {
-            tracing::warn!(instance = %self.place.instance, "{signal} was not sent: {error}");
-        }
-    }
-
-    async fn kill(&self, attended: &Attended) {
-        // Engines do not deliver a signal to what they have frozen.
-        drop(self.place.engine.unpause(&attended.id).await);
-        self.signal(attended, "SIGKILL").await;
-    }
-
-    async fn reconfigure(&self, attended: &Attended, spec: &ComponentSpec) {
-        let Workload::Container(container) = &spec.workload else { return };
-        let update = body::update(&container.resources);
-        if let Err(error) = self.place.engine.update(&attended.id, update).await {
-            self.place.answer(Answer::Unchanged { message: error.to_string() });
-        }
-    }
-
     // ---- ends ----------------------------------------------------------------------------------
 
     /// It is over: how, the rest of its log, and then it is removed.
     async fn finish(&mut self, attended: Attended, ended: Ended) {
-        if let Some(stopping) = &attended.stopping {
+        if let Some((_, stopping)) = &attended.stopping {
             stopping.abort();
         }
         let (doing, code) = match ended {
@@ -373,7 +347,7 @@ impl Task {
         self.place.answer(Answer::Exited { exit, at: at(finished_at), empty: false });
         if lives_again {
             // Somebody has restarted it, and its log would never end.
-            self.kill(&attended).await;
+            drop(attended.kill(&self.place).await);
         }
         attended.over.send_replace(true);
         let id = attended.id.clone();
@@ -383,30 +357,39 @@ impl Task {
         self.until_forgotten().await;
     }
 
-    /// Waits until the log is read to its end.
+    /// Waits until the log is read to its end. While the engine is away there is nothing to be read, and
+    /// nothing can be removed either.
     async fn last_lines(&mut self, mut attended: Attended) {
-        let patience = tokio::time::sleep(LAST_LINES);
-        let mut patience = std::pin::pin!(patience);
+        let mut link = self.place.engine.link();
+        let mut until = Instant::now() + LAST_LINES;
         loop {
+            let is_there = matches!(&*link.borrow_and_update(), Link::Up(_));
             tokio::select! {
                 _ = &mut attended.pump => return,
-                () = &mut patience => break,
+                () = tokio::time::sleep_until(until), if is_there => break,
+                // The sender lives as long as the engine does.
+                _ = link.changed() => until = Instant::now() + LAST_LINES,
                 order = self.orders.recv() => match order {
                     // `docker restart` ends it and starts it again: its log would go on and on.
                     Some(Order::Happened(id, What::Started)) if id == attended.id => {
-                        self.kill(&attended).await;
+                        drop(attended.kill(&self.place).await);
                     }
+                    Some(Order::Gone(error)) => self.doubt(&error),
+                    Some(Order::Look) => self.place.answer(Answer::Doubt(None)),
                     None => return,
                     Some(
-                        Order::Happened(..) | Order::Look | Order::Gone(_) | Order::Withdraw
-                        | Order::Terminate(_) | Order::Kill | Order::Signal(_)
-                        | Order::Reconfigure(_) | Order::Forget,
+                        Order::Happened(..) | Order::Withdraw | Order::Terminate(_) | Order::Kill
+                        | Order::Signal(_) | Order::Reconfigure(_) | Order::Forget,
                     ) => {}
                 },
             }
         }
-        tracing::warn!("the log of {} is not whole: the engine is slow", self.place.instance);
+        let (instance, limit) = (&self.place.instance, human_duration(LAST_LINES));
+        tracing::warn!(%instance, "its log is not whole: it was not read, or written, in {limit}");
         attended.pump.abort();
+        if let Ok(saved) = cursor(&self.place.home, self.place.run) {
+            drop(std::fs::remove_file(saved));
+        }
     }
 
     /// Removes the container, however long that takes.
@@ -459,6 +442,38 @@ impl Task {
             tokio::time::sleep(AGAIN).await;
         }
         let _ = link.wait_for(|link| matches!(link, Link::Up(_))).await;
+    }
+}
+
+/// Goes on with the log of a container of the daemon before. It is better supervised without a log than not
+/// at all: one that cannot be used is tried again.
+async fn resume(place: Place, id: ContainerId, over: watch::Receiver<bool>) {
+    let mut said = false;
+    loop {
+        let (engine, pen) = (place.engine.clone(), place.pen.clone());
+        let log = place.home.component_log(&place.instance);
+        let pump = cursor(&place.home, place.run)
+            .and_then(|saved| Pump::resume(engine, id.clone(), log, saved, pen));
+        match pump {
+            Ok(pump) => return pump.run(over).await,
+            Err(error) if !std::mem::replace(&mut said, true) => {
+                let instance = &place.instance;
+                tracing::error!(%instance, "its log cannot be written: {error}; tried again");
+            }
+            Err(_) => {}
+        }
+        if *over.borrow() {
+            return;
+        }
+        tokio::time::sleep(AGAIN).await;
+    }
+}
+
+/// Waits for a time; for ever, if there is none.
+async fn at_last(time: Option<Instant>) {
+    match time {
+        Some(time) => tokio::time::sleep_until(time).await,
+        None => std::future::pending().await,
     }
 }
 

@@ -13,6 +13,7 @@ pub struct Shared(Arc<Mutex<Known>>);
 #[derive(Debug, Default)]
 struct Known {
     id: Option<ContainerId>,
+    /// `None`: it was not looked at yet, or has ended.
     doing: Option<Doing>,
     reach: Reach,
 }
@@ -37,6 +38,19 @@ impl Shared {
         let mut known = self.lock();
         if let Some(Doing::Running(_)) = known.doing {
             known.doing = Some(Doing::Running(health));
+        }
+    }
+
+    /// It has ended; how is not known yet.
+    pub(super) fn end(&self) {
+        self.lock().doing = None;
+    }
+
+    /// Whether it is known to be there, so that it can be probed.
+    pub(in crate::runner) fn can_be_probed(&self) -> bool {
+        match self.lock().doing {
+            Some(Doing::Running(_) | Doing::Halted(_)) => true,
+            Some(Doing::Created | Doing::Exited { .. }) | None => false,
         }
     }
 

@@ -1,0 +1,230 @@
+//! A container that runs, and what it is to be told.
+//!
+//! ```text
+//!   Terminate, Kill, Reconfigure ─▶ kept ─▶ deliver ─┬─ done: forgotten
+//!                                    ▲               ├─ refused, or no answer: again in a second
+//!                                    └── link is up ─┴─ the engine is not there: when it is
+//! ```
+//!
+//! What cannot be told now is told later, so that nothing that was asked for is lost with an engine that goes
+//! away. A container that is killed is not asked to end any more.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use tokio::time::Instant;
+
+use super::{Place, Shared};
+use crate::container::look::{Doing, Health};
+use crate::container::{EngineError, Link, body};
+use crate::machine::Answer;
+use crate::model::exit::signal_name;
+use crate::model::spec::{ComponentSpec, Workload};
+use crate::model::{ContainerId, ExitStatus};
+use crate::runner::probe::{CommandRunner, Failure};
+
+/// The pause before what was refused is tried again.
+pub(super) const AGAIN: Duration = Duration::from_secs(1);
+
+/// A container that runs.
+pub(super) struct Attended {
+    pub(super) id: ContainerId,
+    /// By which it is known that nobody else has restarted it.
+    pub(super) started_at: String,
+    /// The signal of the image, or of the spec.
+    pub(super) stop_signal: Option<String>,
+    pub(super) health: Health,
+    pub(super) pump: JoinHandle<()>,
+    pub(super) over: watch::Sender<bool>,
+    pub(super) is_oom: bool,
+    /// What is to be told, and has not arrived.
+    pub(super) untold: Untold,
+    /// The stop command, while it runs.
+    pub(super) stopping: Option<(Arc<ComponentSpec>, JoinHandle<Stopped>)>,
+}
+
+/// What has not arrived.
+#[derive(Default)]
+pub(super) struct Untold {
+    end: Option<End>,
+    limits: Option<Arc<ComponentSpec>>,
+    /// When it is tried again, if not at the engine's return.
+    pub(super) again: Option<Instant>,
+    /// Whether it was said that the engine does not take it.
+    is_doubted: bool,
+}
+
+/// How a container is ended.
+enum End {
+    /// By its stop command, or its stop signal.
+    Ask(Arc<ComponentSpec>),
+    /// By its stop signal: the command has failed.
+    Signal(Arc<ComponentSpec>),
+    /// Now.
+    Kill,
+}
+
+/// What came of a stop command.
+pub(super) enum Stopped {
+    /// It has run, with success.
+    Worked,
+    /// It has failed, and must not leave the container to the kill alone.
+    Failed,
+    /// The engine could not run it.
+    NotRun,
+}
+
+impl Untold {
+    /// Limits that have changed.
+    pub(super) fn reconfigure(&mut self, spec: Arc<ComponentSpec>) {
+        self.limits = Some(spec);
+    }
+
+    /// The end is to begin.
+    pub(super) fn terminate(&mut self, spec: Arc<ComponentSpec>) {
+        self.ask(End::Ask(spec));
+    }
+
+    /// The end is to come now.
+    pub(super) fn kill(&mut self) {
+        self.end = Some(End::Kill);
+    }
+
+    fn ask(&mut self, end: End) {
+        if !matches!(self.end, Some(End::Kill)) {
+            self.end = Some(end);
+        }
+    }
+}
+
+impl Attended {
+    /// Tells it what it has not been told yet. `false`: the engine says that it does not run.
+    pub(super) async fn deliver(&mut self, place: &Place, shared: &Shared) -> bool {
+        self.untold.again = None;
+        if let Some(spec) = self.untold.limits.take() {
+            self.limit(place, spec).await;
+        }
+        let Some(end) = self.untold.end.take() else { return true };
+        let told = match &end {
+            End::Ask(spec) => self.begin_end(place, shared, spec).await,
+            End::Signal(spec) => self.signal(place, &self.stop_signal(spec)).await,
+            End::Kill => self.kill(place).await,
+        };
+        if let Ok(true) = told {
+            if std::mem::take(&mut self.untold.is_doubted) {
+                place.answer(Answer::Doubt(None));
+            }
+            return true;
+        }
+        self.untold.end = Some(end);
+        match told {
+            Ok(_) => self.try_again(place),
+            Err(error) => {
+                tracing::warn!(instance = %place.instance, "it could not be told to end: {error}");
+                // Its time to end does not pass before it has heard of it.
+                place.answer(Answer::Doubt(Some(error.to_string())));
+                self.untold.is_doubted = true;
+                self.try_again(place);
+                return true;
+            }
+        }
+        false
+    }
+
+    /// What is left to be told is told in a while; where the engine is not there, when it is.
+    fn try_again(&mut self, place: &Place) {
+        let is_there = !matches!(&*place.engine.link().borrow(), Link::Down(_));
+        self.untold.again = is_there.then(|| Instant::now() + AGAIN);
+    }
+
+    async fn limit(&mut self, place: &Place, spec: Arc<ComponentSpec>) {
+        let Workload::Container(container) = &spec.workload else { return };
+        let update = body::update(&container.resources);
+        match place.engine.update(&self.id, update).await {
+            Ok(()) => {}
+            // That says nothing about the limits.
+            Err(error) if error.is_engine() => {
+                self.untold.limits = Some(spec);
+                self.try_again(place);
+            }
+            Err(error) => place.answer(Answer::Unchanged { message: error.to_string() }),
+        }
+    }
+
+    async fn begin_end(
+        &mut self,
+        place: &Place,
+        shared: &Shared,
+        spec: &Arc<ComponentSpec>,
+    ) -> Result<bool, EngineError> {
+        // A frozen container cannot react to anything.
+        if shared.doing().is_some_and(|doing| matches!(doing, Doing::Halted(_))) {
+            place.engine.unpause(&self.id).await?;
+        }
+        let Some(command) = &spec.stop.command else {
+            return self.signal(place, &self.stop_signal(spec)).await;
+        };
+        let inside = super::probe::Probed { engine: place.engine.clone(), shared: shared.clone() };
+        let running = inside.run(command.argv());
+        let instance = place.instance.clone();
+        let stopping = tokio::spawn(async move {
+            let outcome = running.await;
+            match &outcome {
+                Ok(output) if output.status == ExitStatus::Code(0) => return Stopped::Worked,
+                Err(Failure::Void(_)) => return Stopped::NotRun,
+                Ok(_) | Err(Failure::Failed(_)) => {}
+            }
+            tracing::warn!(%instance, ?outcome, "the stop command failed");
+            Stopped::Failed
+        });
+        self.stopping = Some((spec.clone(), stopping));
+        Ok(true)
+    }
+
+    /// Waits for the end of the stop command; for ever, if there is none.
+    pub(super) async fn stopped(&mut self) -> Stopped {
+        match &mut self.stopping {
+            Some((_, stopping)) => stopping.await.unwrap_or(Stopped::Failed),
+            None => std::future::pending().await,
+        }
+    }
+
+    /// The stop command is over.
+    pub(super) fn after_command(&mut self, place: &Place, stopped: &Stopped) {
+        let Some((spec, _)) = self.stopping.take() else { return };
+        match stopped {
+            Stopped::Worked => {}
+            Stopped::Failed => {
+                self.untold.ask(End::Signal(spec));
+                self.untold.again = Some(Instant::now());
+            }
+            Stopped::NotRun => {
+                self.untold.ask(End::Ask(spec));
+                self.try_again(place);
+            }
+        }
+    }
+
+    fn stop_signal(&self, spec: &ComponentSpec) -> String {
+        let declared = match &spec.workload {
+            Workload::Container(container) => container.stop_signal.map(signal_name),
+            Workload::Process(_) | Workload::External => None,
+        };
+        let signal = declared.or_else(|| self.stop_signal.clone());
+        signal.unwrap_or_else(|| "SIGTERM".to_owned())
+    }
+
+    /// Sends a signal to its first process. `false`: it does not run.
+    pub(super) async fn signal(&self, place: &Place, signal: &str) -> Result<bool, EngineError> {
+        place.engine.signal(&self.id, signal).await
+    }
+
+    /// Ends it at once. `false`: it does not run.
+    pub(super) async fn kill(&self, place: &Place) -> Result<bool, EngineError> {
+        // Engines do not deliver a signal to what they have frozen.
+        place.engine.unpause(&self.id).await?;
+        self.signal(place, "SIGKILL").await
+    }
+}
