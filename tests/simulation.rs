@@ -345,6 +345,10 @@ impl World {
                 self.answer(run, Answer::Launched { body: Body::Process { pid: 7 }, at });
             }
             Program::Up => {
+                // Of a container it is known that it has ended before it is known how.
+                if self.dice.one_in(2) {
+                    self.answer(run, Answer::Over);
+                }
                 let exit = match self.dice.below(4) {
                     0 => Exit::code(0),
                     1 => Exit::signal(9),
