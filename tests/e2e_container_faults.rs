@@ -285,9 +285,9 @@ fn fault_50_what_is_known_to_have_ended_is_never_said_to_run() {
     assert!(asked.load(Ordering::SeqCst) > 0, "nobody has looked at it");
 }
 
-/// What an engine that hangs is to be told arrives when it goes on, in order and with its whole time.
-#[test]
-fn fault_51_a_stop_that_is_asked_for_while_the_engine_hangs_is_made_when_it_is_back() {
+/// What an engine that hangs is to be told arrives when it goes on, in order and with its whole time; also
+/// from the next daemon.
+fn stop_while_the_engine_hangs(next_daemon: bool) {
     let Some((engine, home)) = bench() else { return };
     home.run(["apply"]).expect_code(0);
     lock(&engine).freeze();
@@ -297,6 +297,11 @@ fn fault_51_a_stop_that_is_asked_for_while_the_engine_hangs_is_made_when_it_is_b
     pass_time(&home);
     let waiting = home.component("box");
     assert!(!waiting["unknown"].is_null(), "{waiting}");
+    if next_daemon {
+        home.kill_engine();
+        wait_box(&home, "the doubt of the next daemon", |found| !found["unknown"].is_null());
+        pass_time(&home);
+    }
     lock(&engine).thaw();
     let after = wait_box(&home, "the stop", |found| found["state"] == "stopped");
     assert_eq!(after["last_exit"]["code"], 0, "it was asked, and not just killed: {after}");
@@ -304,7 +309,47 @@ fn fault_51_a_stop_that_is_asked_for_while_the_engine_hangs_is_made_when_it_is_b
 }
 
 #[test]
-fn fault_51_limits_that_change_while_the_engine_hangs_are_changed_in_place_when_it_is_back() {
+fn fault_51_a_stop_that_is_asked_for_while_the_engine_hangs_is_made_when_it_is_back() {
+    stop_while_the_engine_hangs(false);
+}
+
+#[test]
+fn fault_51_a_stop_that_is_asked_for_while_the_engine_hangs_is_made_by_the_next_daemon() {
+    stop_while_the_engine_hangs(true);
+}
+
+/// Nobody knows yet that the engine hangs when the stop is asked for.
+#[test]
+fn fault_51_a_stop_that_the_engine_does_not_answer_is_asked_again_before_it_kills() {
+    let Some((engine, home)) = bench() else { return };
+    let holds = Arc::new(AtomicBool::new(false));
+    let held = holds.clone();
+    let rule = move |request: &str| {
+        let is_held = request.contains("/kill?") || request.contains("/_ping");
+        if is_held && held.load(Ordering::SeqCst) { Fate::Waits } else { Fate::Arrives }
+    };
+    Front::before(&engine, &home, Arc::new(rule)).apply(&home);
+    holds.store(true, Ordering::SeqCst);
+    home.run(["stop", "box", "--no-wait"]).expect_code(0);
+    pass_time(&home);
+    holds.store(false, Ordering::SeqCst);
+    let after = wait_box(&home, "the stop", |found| found["state"] == "stopped");
+    assert_eq!(after["last_exit"]["code"], 0, "it was asked, and not just killed: {after}");
+}
+
+#[test]
+fn a_container_that_the_engine_does_not_ask_to_end_is_killed_in_time() {
+    let Some((engine, home)) = bench() else { return };
+    let rule = move |request: &str| {
+        if request.contains("signal=SIGTERM") { Fate::IsRefused } else { Fate::Arrives }
+    };
+    Front::before(&engine, &home, Arc::new(rule)).apply(&home);
+    home.run(["stop", "box"]).expect_code(0);
+    let after = home.component("box");
+    assert_eq!(after["last_exit"]["signal"], "SIGKILL", "{after}");
+}
+
+fn limit_while_the_engine_hangs(next_daemon: bool) {
     let Some((engine, home)) = bench() else { return };
     home.run(["apply"]).expect_code(0);
     let before = home.component("box")["container_id"].clone();
@@ -313,6 +358,10 @@ fn fault_51_limits_that_change_while_the_engine_hangs_are_changed_in_place_when_
     wait_box(&home, "doubt", |found| !found["unknown"].is_null());
     home.manifest(&text(&home).replace("network_mode: none", "network_mode: none, mem_limit: 64m"));
     home.run(["apply", "--no-wait"]).expect_code(0);
+    if next_daemon {
+        home.kill_engine();
+        wait_box(&home, "the doubt of the next daemon", |found| !found["unknown"].is_null());
+    }
     lock(&engine).thaw();
     home.wait_for("the limit", || {
         let limit = lock(&engine).inspect(id, "{{.HostConfig.Memory}}")?;
@@ -321,6 +370,16 @@ fn fault_51_limits_that_change_while_the_engine_hangs_are_changed_in_place_when_
     let after = wait_box(&home, "certainty", is_up);
     assert_eq!(after["container_id"], before, "{:#?}", home.story("box"));
     assert_eq!(after["restarts"]["total"], 0);
+}
+
+#[test]
+fn fault_51_limits_that_change_while_the_engine_hangs_are_changed_in_place_when_it_is_back() {
+    limit_while_the_engine_hangs(false);
+}
+
+#[test]
+fn fault_51_limits_that_change_while_the_engine_hangs_are_changed_by_the_next_daemon() {
+    limit_while_the_engine_hangs(true);
 }
 
 /// A probe that only the engine can make says nothing while there is none.
@@ -372,11 +431,13 @@ fn what_has_ended_is_not_said_to_be_ready_while_its_engine_is_asked_how() {
     assert_eq!(after["restarts"]["total"], 1, "{after}");
 }
 
-/// Somebody between the daemon and the engine refuses once.
+/// Somebody between the daemon and the engine refuses once. Each line is there once all the same, also after
+/// the next daemon has gone on.
 #[test]
 fn a_log_that_is_refused_once_is_asked_for_again() {
     let Some((engine, home)) = bench() else { return };
-    home.manifest(&text(&home).replace("sleep 1 & wait", "echo line; sleep 1 & wait"));
+    let counts = "i=0; while :; do i=$((i+1)); echo line $i; sleep 0.2 & wait";
+    home.manifest(&text(&home).replace("while :; do sleep 1 & wait", counts));
     let (asked, refused) = (Arc::new(AtomicU32::new(0)), Arc::new(AtomicU32::new(0)));
     let (count, refusals) = (asked.clone(), refused.clone());
     let rule = move |request: &str| {
@@ -388,14 +449,26 @@ fn a_log_that_is_refused_once_is_asked_for_again() {
         }
     };
     Front::before(&engine, &home, Arc::new(rule)).apply(&home);
-    let lines = || String::from_utf8(home.log_of("box")).unwrap().matches("line").count();
-    home.wait_for("the first line", || (lines() > 0).then_some(()));
+    let numbers = || -> Vec<usize> {
+        let log = String::from_utf8(home.log_of("box")).unwrap();
+        let whole = &log[..log.rfind('\n').map_or(0, |end| end + 1)];
+        let theirs = whole.lines().filter(|line| !line.starts_with("stigmer: "));
+        theirs.map(|line| line.strip_prefix("line ").unwrap().parse().unwrap()).collect()
+    };
+    let wait_more = |what: &str| {
+        let before = numbers().len();
+        home.wait_for(what, || (numbers().len() > before + 3).then_some(()));
+    };
+    wait_more("the first lines");
     lock(&engine).freeze();
     wait_box(&home, "doubt", |found| !found["unknown"].is_null());
     lock(&engine).thaw();
     home.wait_for("the refusal", || (refused.load(Ordering::SeqCst) > 0).then_some(()));
-    let before = lines();
-    home.wait_for("the next lines", || (lines() > before).then_some(()));
+    wait_more("the next lines");
+    home.kill_engine();
+    wait_more("the lines of the next daemon");
+    let numbers = numbers();
+    assert_eq!(numbers, (1..=numbers.len()).collect::<Vec<_>>());
 }
 
 /// It is better supervised without a log than not at all.

@@ -579,6 +579,8 @@ fn s45_what_nobody_can_vouch_for_is_not_ready_and_not_restarted() {
 fn what_has_ended_is_neither_ready_nor_probed_until_it_is_known_how() {
     let mut spec = container(None);
     spec.restart.policy = RestartPolicy::OnFailure;
+    spec.probes.liveness.as_mut().expect("it has one").failure_threshold = 1;
+    let min_uptime = spec.restart.min_uptime;
     let mut bench = Bench::up(spec);
     bench.probe(ProbeRole::Startup, Ok(()));
     bench.probe(ProbeRole::Readiness, Ok(()));
@@ -587,15 +589,16 @@ fn what_has_ended_is_neither_ready_nor_probed_until_it_is_known_how() {
     let sequence = bench.due(ProbeRole::Liveness);
     let told = bench.events.len();
     bench.answer(Answer::Over);
+    let died = bench.now;
     assert!(!bench.component.is_ready());
     assert_eq!(bench.component.next_deadline(), None);
-    for _ in 0..5 {
-        let outcome = Err("nobody is there".into());
-        bench.answer(Answer::Probed { role: ProbeRole::Liveness, sequence, outcome });
-    }
+    bench.now = bench.now + min_uptime;
+    let outcome = Err("nobody is there".into());
+    bench.answer(Answer::Probed { role: ProbeRole::Liveness, sequence, outcome });
     assert_eq!(bench.state(), State::Running);
     assert_eq!(bench.events.len(), told, "how it ended is told next");
-    bench.exit(Exit::code(0));
+    assert!(bench.component.view(bench.now).last_error.is_none());
+    bench.answer(Answer::Exited { exit: Exit::code(0), at: died, empty: true });
     let view = bench.component.view(bench.now);
     assert_eq!((view.state, view.reason.as_deref()), (State::Stopped, Some("completed")));
 }
@@ -618,24 +621,98 @@ fn a_first_turn_that_could_not_be_made_is_made_up_for() {
     assert!(bench.component.is_ready());
 }
 
+impl Bench {
+    /// A container that runs.
+    fn up_in_container() -> Self {
+        let mut bench = Self::new(container(None));
+        bench.tell(Input::Start);
+        bench.found();
+        bench
+    }
+
+    fn found(&mut self) {
+        let body = Body::Container { id: stigmer::model::ContainerId::new("c0ffee"), pid: None };
+        let at = self.now;
+        self.answer(Answer::Launched { body, at });
+    }
+
+    /// The same in the hands of the next engine, which finds the container.
+    fn found_by_the_next_engine(&mut self) {
+        let stored = serde_json::to_string(&self.component).expect("it can be stored");
+        let component: Component = serde_json::from_str(&stored).expect("it can be read");
+        self.component = component.restored(self.component.spec().clone(), self.now);
+        self.effects.clear();
+        self.found();
+    }
+
+    fn has_killed(&self) -> bool {
+        self.events.iter().any(|event| event.name() == "killed")
+    }
+}
+
 #[test]
-fn a_container_whose_engine_is_away_has_its_time_to_end_once_it_is_back() {
-    let mut bench = Bench::new(container(None));
-    bench.tell(Input::Start);
-    let body = Body::Container { id: stigmer::model::ContainerId::new("c0ffee"), pid: None };
-    bench.answer(Answer::Launched { body, at: bench.now });
+fn the_time_of_a_container_to_end_counts_from_when_it_has_heard_of_it() {
+    let mut bench = Bench::up_in_container();
     let time = bench.component.spec().stop.timeout;
     bench.tell(Input::Stop);
-    bench.answer(Answer::Doubt(Some("gone".into())));
     assert_eq!(bench.component.next_deadline(), None);
     bench.now = bench.now + time * 100;
     bench.tell(Input::Tick);
-    assert!(!bench.events.iter().any(|event| event.name() == "killed"));
-    bench.answer(Answer::Doubt(None));
+    assert!(!bench.has_killed());
+    bench.answer(Answer::Told);
     assert_eq!(bench.component.next_deadline(), Some(bench.now + time));
+    // Told again, it has no more time.
     bench.now = bench.now + time;
+    bench.answer(Answer::Told);
     bench.tell(Input::Tick);
-    assert!(bench.events.iter().any(|event| event.name() == "killed"));
+    assert!(bench.has_killed());
+}
+
+#[test]
+fn an_end_that_did_not_arrive_is_ordered_again_by_the_next_engine() {
+    let asks = |bench: &Bench| {
+        bench.effects.iter().filter(|effect| matches!(effect, Effect::Terminate { .. })).count()
+    };
+    let mut bench = Bench::up_in_container();
+    bench.tell(Input::Stop);
+    bench.found_by_the_next_engine();
+    assert_eq!(asks(&bench), 1);
+    bench.answer(Answer::Told);
+    bench.found_by_the_next_engine();
+    assert_eq!(asks(&bench), 0, "it has heard of it");
+}
+
+#[test]
+fn limits_that_did_not_arrive_are_told_again_by_the_next_engine() {
+    let tells = |bench: &Bench| {
+        bench.effects.iter().filter(|effect| matches!(effect, Effect::Reconfigure { .. })).count()
+    };
+    let mut bench = Bench::up_in_container();
+    bench.tell(Input::Update(Arc::new(container(Some(1 << 26)))));
+    bench.found_by_the_next_engine();
+    assert_eq!(tells(&bench), 1);
+    bench.answer(Answer::Reconfigured);
+    bench.found_by_the_next_engine();
+    assert_eq!(tells(&bench), 0, "it has them");
+}
+
+#[test]
+fn nothing_is_late_while_nobody_can_probe_it() {
+    let mut spec = container(None);
+    let limit = Duration::from_secs(60);
+    spec.probes.startup_deadline = Some(limit);
+    let mut bench = Bench::up(spec);
+    bench.answer(Answer::Doubt(Some("gone".into())));
+    bench.now = bench.now + limit * 2;
+    bench.tell(Input::Tick);
+    assert_eq!(bench.state(), State::Starting);
+    bench.answer(Answer::Doubt(None));
+    bench.now = bench.now + limit - Duration::from_secs(1);
+    bench.tell(Input::Tick);
+    assert_eq!(bench.state(), State::Starting, "it has its whole time again");
+    bench.now = bench.now + Duration::from_secs(1);
+    bench.tell(Input::Tick);
+    assert_eq!(bench.state(), State::Unhealthy);
 }
 
 #[test]
@@ -942,6 +1019,8 @@ fn s11_every_phase_answers_every_input() {
             Answer::LaunchFailed(failed_launch.clone()),
             Answer::Exited { exit: Exit::code(1), at, empty: true },
             Answer::Exited { exit: Exit::code(0), at, empty: false },
+            Answer::Told,
+            Answer::Reconfigured,
             Answer::Over,
             Answer::Gone,
             Answer::Lost,

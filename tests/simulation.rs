@@ -16,8 +16,8 @@ use stigmer::model::spec::{
     Check, CommandSpec, ComponentSpec, Condition, ProbeSpec, ProcessSpec, RestartPolicy, Workload,
 };
 use stigmer::model::{
-    Body, EventKind, Exit, InstanceId, LaunchError, LaunchStage, ProbeRole, Retry, RunId, State,
-    StopReason, Time,
+    Body, ContainerId, EventKind, Exit, InstanceId, LaunchError, LaunchStage, ProbeRole, Retry,
+    RunId, State, StopReason, Time,
 };
 
 const STEPS: u32 = 60;
@@ -74,8 +74,21 @@ struct World {
     declared: BTreeMap<InstanceId, Arc<ComponentSpec>>,
     /// What the store holds: an engine writes a component when an event says so, or a wish, a run or a declaration.
     stored: BTreeMap<InstanceId, (Arc<ComponentSpec>, String)>,
+    /// Containers that are to hear that they are to end: what the present engine keeps.
+    untold: BTreeSet<RunId>,
+    /// Containers that have heard it.
+    told: BTreeSet<RunId>,
     /// A new engine opens gates once it has heard of all runs.
     is_taking_over: bool,
+}
+
+/// Every other run is a container.
+fn body_of(run: RunId) -> Body {
+    if run.0.is_multiple_of(2) {
+        Body::Container { id: ContainerId::new("c0ffee"), pid: None }
+    } else {
+        Body::Process { pid: 7 }
+    }
 }
 
 impl World {
@@ -87,6 +100,8 @@ impl World {
             programs: BTreeMap::new(),
             probes: Vec::new(),
             launched: BTreeSet::new(),
+            untold: BTreeSet::new(),
+            told: BTreeSet::new(),
             states: BTreeMap::new(),
             declared: BTreeMap::new(),
             stored: BTreeMap::new(),
@@ -206,11 +221,16 @@ impl World {
             Effect::Withdraw { run } => {
                 assert!(self.programs.contains_key(&run), "{instance}: nothing to withdraw");
             }
-            Effect::Terminate { run, .. } | Effect::TerminateRest { run, .. } => {
+            Effect::Terminate { run, .. } => {
+                assert!(self.programs.contains_key(&run), "{instance}: a signal to nobody");
+                self.untold.insert(run);
+            }
+            Effect::TerminateRest { run, .. } => {
                 assert!(self.programs.contains_key(&run), "{instance}: a signal to nobody");
             }
             Effect::Kill { run } => {
                 assert!(self.programs.contains_key(&run), "{instance}: a kill of nobody");
+                self.untold.insert(run);
             }
             Effect::Forget { run } => {
                 if let Some((_, program)) = self.programs.remove(&run) {
@@ -322,9 +342,22 @@ impl World {
         self.answer(run, answer);
     }
 
+    /// A container hears that it is to end, if the engine has something to say to it.
+    fn hear(&mut self, run: RunId) -> bool {
+        let hears = self.untold.remove(&run);
+        if hears {
+            self.told.insert(run);
+            self.answer(run, Answer::Told);
+        }
+        hears
+    }
+
     fn advance(&mut self, run: RunId) {
         let Some((_, program)) = self.programs.get(&run).cloned() else { return };
         let at = self.now;
+        if self.dice.one_in(2) && self.hear(run) {
+            return;
+        }
         match program {
             Program::Pending if self.dice.one_in(5) => {
                 self.programs.remove(&run);
@@ -342,7 +375,7 @@ impl World {
             }
             Program::Pending => {
                 self.set(run, Program::Up);
-                self.answer(run, Answer::Launched { body: Body::Process { pid: 7 }, at });
+                self.answer(run, Answer::Launched { body: body_of(run), at });
             }
             Program::Up => {
                 // Of a container it is known that it has ended before it is known how.
@@ -481,6 +514,7 @@ impl World {
             .collect();
         self.fleet = fleet;
         self.probes.clear();
+        self.untold.clear();
         self.is_taking_over = true;
         self.report_runs();
         self.is_taking_over = false;
@@ -507,7 +541,7 @@ impl World {
                     self.answer(run, Answer::Exited { exit: Exit::code(1), at, empty });
                 }
                 Program::Up | Program::Rest => {
-                    self.answer(run, Answer::Launched { body: Body::Process { pid: 7 }, at });
+                    self.answer(run, Answer::Launched { body: body_of(run), at });
                 }
             }
         }
@@ -535,12 +569,16 @@ impl World {
                 .collect();
             let at = self.now;
             if let Some(run) = pending.first().copied() {
-                match self.programs[&run].1 {
+                match self.programs[&run].1.clone() {
                     Program::Pending => {
                         self.set(run, Program::Up);
-                        self.answer(run, Answer::Launched { body: Body::Process { pid: 7 }, at });
+                        self.answer(run, Answer::Launched { body: body_of(run), at });
                     }
+                    Program::Up if self.hear(run) => {}
                     Program::Up => {
+                        // What has not heard that it is to end goes on for ever.
+                        let is_container = matches!(body_of(run), Body::Container { .. });
+                        assert!(!is_container || self.told.contains(&run), "{run} was never told");
                         self.programs.remove(&run);
                         let exit = Exit::signal(15);
                         self.answer(run, Answer::Exited { exit, at, empty: true });

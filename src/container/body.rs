@@ -21,7 +21,7 @@ use crate::model::container::{
     AttachmentSpec, ContainerSpec, HealthTest, HealthcheckSpec, MountSource, NetworkSpec,
     ResourceSpec,
 };
-use crate::model::exit::signal_name;
+use crate::model::exit::signal_word;
 
 /// A share of a processor in the engine's unit, for a thousandth.
 const NANO_CPUS: i64 = 1_000_000;
@@ -115,7 +115,7 @@ pub fn order(
             spec.ports.iter().map(|port| format!("{}/{}", port.target, port.protocol.as_str())),
         ),
         healthcheck: spec.healthcheck.as_ref().map(healthcheck),
-        stop_signal: spec.stop_signal.map(signal_name),
+        stop_signal: spec.stop_signal.map(signal_word),
         stop_timeout: Some(STOP_SECONDS),
         host_config: Some(host),
         networking_config: networking,

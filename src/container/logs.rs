@@ -294,10 +294,13 @@ impl Pump {
     }
 
     /// A line of stigmer's own, where there will be none of the container's.
-    async fn note(&self, message: &str) {
+    async fn note(&mut self, message: &str) {
         tracing::warn!(container = %self.id, "its log cannot be read: {message}");
-        self.append(format!("stigmer: this container's log cannot be read: {message}\n").into(), 0)
-            .await;
+        let line = format!("stigmer: this container's log cannot be read: {message}\n");
+        let length = line.len() as u64;
+        self.append(line.into(), 0).await;
+        // It is not the engine's, and is not to be skipped for it.
+        self.cursor.position += length;
     }
 
     fn save_or_say(&mut self) {

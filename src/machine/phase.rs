@@ -148,6 +148,9 @@ pub struct Alive {
     /// Whether the program has ended, and only how is not known yet. The next engine asks anew.
     #[serde(skip)]
     pub is_over: bool,
+    /// Whether its limits have changed, and its engine has not said that it has taken them.
+    #[serde(default, skip_serializing_if = "is_no")]
+    pub has_new_limits: bool,
 }
 
 /// How far a running program has come.
@@ -228,6 +231,24 @@ pub struct Ending {
     pub overdue_at: Option<Time>,
     /// How the component stood when it was told to end; what the status goes on to show.
     pub from: EndingFrom,
+    /// Whether the run has heard that it is to end: from then on its time counts. Of a container it is known
+    /// when its engine says so.
+    #[serde(default = "yes", skip_serializing_if = "is_yes")]
+    pub is_told: bool,
+}
+
+const fn yes() -> bool {
+    true
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks for it")]
+const fn is_yes(value: &bool) -> bool {
+    *value
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks for it")]
+const fn is_no(value: &bool) -> bool {
+    !*value
 }
 
 /// What a component was before it was told to end.

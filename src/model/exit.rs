@@ -66,6 +66,13 @@ pub fn signal_name(signal: i32) -> String {
         .map_or_else(|_| format!("signal {signal}"), |known| known.as_str().to_owned())
 }
 
+/// A signal as engines of containers take it: `SIGTERM`, and the number of one without a name.
+#[must_use]
+pub fn signal_word(signal: i32) -> String {
+    nix::sys::signal::Signal::try_from(signal)
+        .map_or_else(|_| signal.to_string(), |known| known.as_str().to_owned())
+}
+
 /// The number of a signal that is given as `SIGHUP`, `HUP` or `1`.
 #[must_use]
 pub fn signal_number(text: &str) -> Option<i32> {

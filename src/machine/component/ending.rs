@@ -21,6 +21,7 @@ impl Component {
     pub(super) fn end(&mut self, then: Then, reason: String, turn: &mut Turning<'_>) {
         let Some((run, from)) = self.take_run() else { return };
         let (id, external) = (run.id, run.is_external());
+        let is_told = !matches!(run.body, Body::Container { .. });
         let from = match then {
             Then::Replace => EndingFrom::Restarting,
             Then::Stop | Then::Judge | Then::Unhealthy => from,
@@ -37,6 +38,7 @@ impl Component {
             exit: None,
             overdue_at: None,
             from,
+            is_told,
         };
         self.enter(Phase::Ending(Box::new(ending)), turn);
         if external {
@@ -70,12 +72,9 @@ impl Component {
     /// An end that takes too long: SIGKILL once its time is over, and where that does not help either, it is
     /// said.
     pub(super) fn escalate(&mut self, turn: &mut Turning<'_>) {
-        if self.stands_still() {
-            return;
-        }
         let Phase::Ending(ending) = &mut self.phase else { return };
         match ending.step {
-            EndStep::Asked { kill_at } if kill_at <= turn.now => {
+            EndStep::Asked { kill_at } if ending.is_told && kill_at <= turn.now => {
                 ending.step = EndStep::Killing;
                 // How a container ends is its engine's business, of which there may be doubt.
                 ending.overdue_at = match ending.run.body {
@@ -93,19 +92,13 @@ impl Component {
         }
     }
 
-    /// Whether nobody can say how far a container is with its end, because its engine is away. What it was told
-    /// may not have arrived, so that its time to end does not pass either.
-    pub(super) fn stands_still(&self) -> bool {
-        self.doubt.is_some()
-            && matches!(&self.phase, Phase::Ending(ending)
-                if matches!(ending.run.body, Body::Container { .. }))
-    }
-
-    /// What ends has its whole time again: it may be told only now.
-    pub(super) fn give_time_again(&mut self, turn: &Turning<'_>) {
+    /// The container has heard that it is to end: its time begins.
+    pub(super) fn told(&mut self, turn: &Turning<'_>) {
         if let Phase::Ending(ending) = &mut self.phase
             && let EndStep::Asked { kill_at } = &mut ending.step
+            && !ending.is_told
         {
+            ending.is_told = true;
             *kill_at = turn.now + self.spec.stop.timeout;
         }
     }
@@ -132,6 +125,17 @@ impl Component {
         turn.tell(EventKind::Unkillable { message });
         // Once more, in case the order was lost on its way.
         turn.ask(Effect::Kill { run: ending.run.id });
+    }
+
+    /// What the engine or the keeper before may not have passed on is ordered again.
+    pub(super) fn end_again(&self, turn: &mut Turning<'_>) {
+        if let Phase::Ending(ending) = &self.phase
+            && !ending.is_told
+            && ending.exit.is_none()
+        {
+            turn.ask(Effect::Terminate { run: ending.run.id, spec: self.spec.clone() });
+        }
+        self.kill_again(turn);
     }
 
     /// The order to kill is written down before it is given: an engine or a keeper that was killed
@@ -243,6 +247,7 @@ impl Component {
             exit: Some(exit),
             overdue_at: None,
             from,
+            is_told: true,
         };
         self.enter(Phase::Ending(Box::new(ending)), turn);
         turn.ask(Effect::TerminateRest { run: id, signal: self.spec.stop.signal });

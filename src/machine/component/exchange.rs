@@ -61,6 +61,10 @@ pub enum Answer {
         /// Whether all of it is gone.
         empty: bool,
     },
+    /// The container has heard that it is to end.
+    Told,
+    /// What runs has its new limits.
+    Reconfigured,
     /// The main process has ended, and how it did is being found out: `Exited` follows.
     Over,
     /// Nothing of the run is left.
@@ -108,14 +112,16 @@ pub enum Effect {
         /// The run.
         run: RunId,
     },
-    /// Tell what runs that its limits have changed; answer with `Unchanged` if that is impossible.
+    /// Tell what runs that its limits have changed; answer with `Reconfigured`, or with `Unchanged` if that is
+    /// impossible.
     Reconfigure {
         /// The run.
         run: RunId,
         /// Its new spec.
         spec: Arc<ComponentSpec>,
     },
-    /// Begin the end of a run: the stop command, or the stop signal to the main process.
+    /// Begin the end of a run: the stop command, or the stop signal to the main process. Where it is a
+    /// container, answer with `Told`.
     Terminate {
         /// The run.
         run: RunId,

@@ -56,8 +56,11 @@ impl Component {
                 }
             }
             // A new engine hears of a run that it already knows of.
-            Phase::Ending(_) => self.kill_again(turn),
-            Phase::Alive(_) => self.make_up_probes(turn),
+            Phase::Ending(_) => self.end_again(turn),
+            Phase::Alive(_) => {
+                self.limit_again(turn);
+                self.make_up_probes(turn);
+            }
             Phase::Stopped { .. }
             | Phase::Waiting
             | Phase::Backoff { .. }
@@ -84,6 +87,7 @@ impl Component {
                 ..ProbeSet::default()
             },
             is_over: false,
+            has_new_limits: false,
         };
         self.enter(Phase::Alive(Box::new(alive)), turn);
         if unstarted {

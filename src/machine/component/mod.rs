@@ -105,8 +105,6 @@ impl Component {
     #[must_use]
     pub fn restored(mut self, spec: Arc<ComponentSpec>, now: Time) -> Self {
         self.spec = spec;
-        // Whoever knows of a doubt says so again.
-        self.doubt = None;
         if self.wish == Wish::Pause {
             self.wish = Wish::Run;
             // What was still ending is started again once it has ended.
@@ -210,7 +208,7 @@ impl Component {
             | Phase::Failed { .. } => None,
             Phase::Backoff { until, .. } => Some(*until),
             Phase::Ending(ending) => match ending.step {
-                EndStep::Asked { .. } if self.stands_still() => None,
+                EndStep::Asked { .. } if !ending.is_told => None,
                 EndStep::Asked { kill_at } => Some(kill_at),
                 EndStep::Killing => ending.overdue_at,
                 EndStep::Stuck => None,
@@ -223,7 +221,8 @@ impl Component {
                     Stability::Stable => None,
                 };
                 let deadline = match alive.health {
-                    Health::Starting { deadline } => deadline,
+                    // While nobody can probe, nothing is late.
+                    Health::Starting { deadline } => deadline.filter(|_| self.doubt.is_none()),
                     Health::Running | Health::Unhealthy { .. } => None,
                 };
                 let probes = ProbeRole::ALL
@@ -349,6 +348,8 @@ impl Component {
             Answer::Preparing { message, event } => self.preparing(message, event, turn),
             Answer::LaunchFailed(error) => self.launch_failed(&error, turn),
             Answer::Exited { exit, at, empty } => self.exited(exit, at, empty, turn),
+            Answer::Told => self.told(turn),
+            Answer::Reconfigured => self.reconfigured(),
             Answer::Over => self.over(),
             Answer::Gone => self.gone(turn),
             Answer::Lost => self.lost(turn),
@@ -375,7 +376,7 @@ impl Component {
             (None, Some(message)) => turn.tell(EventKind::Doubtful { message: message.clone() }),
             (Some(_), None) => {
                 turn.tell(EventKind::Vouched);
-                self.give_time_again(turn);
+                self.renew_deadline(turn);
                 self.make_up_probes(turn);
             }
             (None, None) | (Some(_), Some(_)) => {}

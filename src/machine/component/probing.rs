@@ -12,6 +12,7 @@ impl Component {
         if let Phase::Alive(alive) = &mut self.phase
             && let Stability::Pending(at) = alive.run.stability
             && at <= turn.now
+            && !alive.is_over
         {
             alive.run.stability = Stability::Stable;
             self.ledger.stable();
@@ -24,6 +25,7 @@ impl Component {
         if let Phase::Alive(alive) = &self.phase
             && let Health::Starting { deadline: Some(deadline) } = alive.health
             && deadline <= turn.now
+            && self.doubt.is_none()
         {
             let limit = crate::model::event::human_duration(deadline.since(alive.run.launched_at));
             self.sicken(ProbeRole::Startup, &format!("not started within {limit}"), turn);
@@ -49,6 +51,15 @@ impl Component {
                     spec: self.spec.clone(),
                 });
             }
+        }
+    }
+
+    /// What is starting has its whole time again: nobody could see how far it has come.
+    pub(super) fn renew_deadline(&mut self, turn: &Turning<'_>) {
+        if let Phase::Alive(alive) = &mut self.phase
+            && let Health::Starting { deadline } = &mut alive.health
+        {
+            *deadline = self.spec.probes.startup_deadline.map(|limit| turn.now + limit);
         }
     }
 

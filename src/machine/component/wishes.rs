@@ -127,8 +127,8 @@ impl Component {
             }
             Phase::Alive(alive) => {
                 if resources_of(&old) != resources_of(&self.spec) {
-                    let (run, spec) = (alive.run.id, self.spec.clone());
-                    turn.ask(Effect::Reconfigure { run, spec });
+                    alive.has_new_limits = true;
+                    self.limit_again(turn);
                 }
                 self.retime(&old, turn);
                 self.settle(turn);
@@ -146,6 +146,21 @@ impl Component {
             }
             Phase::Waiting => self.begin(turn),
             Phase::Stopped { .. } | Phase::Ending(_) => {}
+        }
+    }
+
+    /// Tells what runs its limits, if it has not taken them yet.
+    pub(super) fn limit_again(&self, turn: &mut Turning<'_>) {
+        if let Phase::Alive(alive) = &self.phase
+            && alive.has_new_limits
+        {
+            turn.ask(Effect::Reconfigure { run: alive.run.id, spec: self.spec.clone() });
+        }
+    }
+
+    pub(super) fn reconfigured(&mut self) {
+        if let Phase::Alive(alive) = &mut self.phase {
+            alive.has_new_limits = false;
         }
     }
 

@@ -88,8 +88,8 @@ pub struct FleetStep {
     pub events: Vec<Event>,
     /// Instances of which something changed that anybody might look at.
     pub changed: BTreeSet<InstanceId>,
-    /// Instances of which something else is wanted than before, or that have another run. It must outlive
-    /// the engine, also where no event tells of it yet.
+    /// Instances of which something else is wanted than before, that have another run, or have heard what they
+    /// were to be told. It must outlive the engine, also where no event tells of it yet.
     pub decided: Vec<InstanceId>,
     /// Instances that are gone.
     pub removed: Vec<InstanceId>,
@@ -350,6 +350,8 @@ impl Fleet {
             | Input::Provided
             | Input::Answer(..) => None,
         };
+        // What has arrived is not told again by the next engine.
+        let has_arrived = matches!(&input, Input::Answer(_, Answer::Told | Answer::Reconfigured));
         let Some(component) = self.members.get_mut(instance) else { return };
         if let Some(gate) = gate {
             component.gate = gate;
@@ -366,7 +368,8 @@ impl Fleet {
         let Step { effects, events } = component.step(now, input, &mut runs);
         let after = component.run();
         let now_seen = Facts::of(component);
-        if facts.wish != now_seen.wish || (before != after && after.is_some()) {
+        let is_news = facts.wish != now_seen.wish || (before != after && after.is_some());
+        if is_news || has_arrived {
             work.step.decided.push(instance.clone());
         }
         if facts != now_seen {

@@ -20,7 +20,7 @@ use super::{Place, Shared};
 use crate::container::look::{Doing, Health};
 use crate::container::{EngineError, Link, body};
 use crate::machine::Answer;
-use crate::model::exit::signal_name;
+use crate::model::exit::signal_word;
 use crate::model::spec::{ComponentSpec, Workload};
 use crate::model::{ContainerId, ExitStatus};
 use crate::runner::probe::{CommandRunner, Failure};
@@ -53,6 +53,8 @@ pub(super) struct Untold {
     /// When it is tried again, if not at the engine's return.
     pub(super) again: Option<Instant>,
     /// Whether it was said that the engine does not take it.
+    is_said: bool,
+    /// Whether that has put the component in doubt.
     is_doubted: bool,
 }
 
@@ -72,8 +74,6 @@ pub(super) enum Stopped {
     Worked,
     /// It has failed, and must not leave the container to the kill alone.
     Failed,
-    /// The engine could not run it.
-    NotRun,
 }
 
 impl Untold {
@@ -84,11 +84,13 @@ impl Untold {
 
     /// The end is to begin.
     pub(super) fn terminate(&mut self, spec: Arc<ComponentSpec>) {
+        self.limits = None;
         self.ask(End::Ask(spec));
     }
 
     /// The end is to come now.
     pub(super) fn kill(&mut self) {
+        self.limits = None;
         self.end = Some(End::Kill);
     }
 
@@ -112,43 +114,54 @@ impl Attended {
             End::Signal(spec) => self.signal(place, &self.stop_signal(spec)).await,
             End::Kill => self.kill(place).await,
         };
-        if let Ok(true) = told {
-            if std::mem::take(&mut self.untold.is_doubted) {
-                place.answer(Answer::Doubt(None));
-            }
-            return true;
-        }
-        self.untold.end = Some(end);
-        match told {
-            Ok(_) => self.try_again(place),
-            Err(error) => {
-                tracing::warn!(instance = %place.instance, "it could not be told to end: {error}");
-                // Its time to end does not pass before it has heard of it.
-                place.answer(Answer::Doubt(Some(error.to_string())));
-                self.untold.is_doubted = true;
-                self.try_again(place);
+        let is_over = match told {
+            Ok(true) => {
+                self.untold.is_said = false;
+                if std::mem::take(&mut self.untold.is_doubted) {
+                    place.answer(Answer::Doubt(None));
+                }
+                place.answer(Answer::Told);
                 return true;
             }
+            Ok(false) => true,
+            Err(error) => {
+                self.refused(place, &end, &error);
+                false
+            }
+        };
+        self.untold.end = Some(end);
+        self.try_again(place);
+        !is_over
+    }
+
+    /// Says why the container has not been told.
+    fn refused(&mut self, place: &Place, end: &End, error: &EngineError) {
+        if !std::mem::replace(&mut self.untold.is_said, true) {
+            let instance = &place.instance;
+            tracing::warn!(%instance, "it could not be told to end, tried again: {error}");
         }
-        false
+        match end {
+            // An engine that refuses this may still do the other: the time until then passes.
+            End::Ask(_) | End::Signal(_) if !error.is_engine() => place.answer(Answer::Told),
+            End::Ask(_) | End::Signal(_) | End::Kill => {
+                self.untold.is_doubted = true;
+                place.answer(Answer::Doubt(Some(error.to_string())));
+            }
+        }
     }
 
     /// What is left to be told is told in a while; where the engine is not there, when it is.
     fn try_again(&mut self, place: &Place) {
-        let is_there = !matches!(&*place.engine.link().borrow(), Link::Down(_));
-        self.untold.again = is_there.then(|| Instant::now() + AGAIN);
+        self.untold.again = (!is_away(place)).then(|| Instant::now() + AGAIN);
     }
 
     async fn limit(&mut self, place: &Place, spec: Arc<ComponentSpec>) {
         let Workload::Container(container) = &spec.workload else { return };
         let update = body::update(&container.resources);
         match place.engine.update(&self.id, update).await {
-            Ok(()) => {}
+            Ok(()) => place.answer(Answer::Reconfigured),
             // That says nothing about the limits.
-            Err(error) if error.is_engine() => {
-                self.untold.limits = Some(spec);
-                self.try_again(place);
-            }
+            Err(error) if error.is_engine() && is_away(place) => self.untold.limits = Some(spec),
             Err(error) => place.answer(Answer::Unchanged { message: error.to_string() }),
         }
     }
@@ -166,6 +179,7 @@ impl Attended {
         let Some(command) = &spec.stop.command else {
             return self.signal(place, &self.stop_signal(spec)).await;
         };
+        place.engine.vouch().await?;
         let inside = super::probe::Probed { engine: place.engine.clone(), shared: shared.clone() };
         let running = inside.run(command.argv());
         let instance = place.instance.clone();
@@ -173,8 +187,8 @@ impl Attended {
             let outcome = running.await;
             match &outcome {
                 Ok(output) if output.status == ExitStatus::Code(0) => return Stopped::Worked,
-                Err(Failure::Void(_)) => return Stopped::NotRun,
-                Ok(_) | Err(Failure::Failed(_)) => {}
+                // It may have run, or not: it is not begun twice.
+                Ok(_) | Err(Failure::Failed(_) | Failure::Void(_)) => {}
             }
             tracing::warn!(%instance, ?outcome, "the stop command failed");
             Stopped::Failed
@@ -192,7 +206,7 @@ impl Attended {
     }
 
     /// The stop command is over.
-    pub(super) fn after_command(&mut self, place: &Place, stopped: &Stopped) {
+    pub(super) fn after_command(&mut self, stopped: &Stopped) {
         let Some((spec, _)) = self.stopping.take() else { return };
         match stopped {
             Stopped::Worked => {}
@@ -200,16 +214,12 @@ impl Attended {
                 self.untold.ask(End::Signal(spec));
                 self.untold.again = Some(Instant::now());
             }
-            Stopped::NotRun => {
-                self.untold.ask(End::Ask(spec));
-                self.try_again(place);
-            }
         }
     }
 
     fn stop_signal(&self, spec: &ComponentSpec) -> String {
         let declared = match &spec.workload {
-            Workload::Container(container) => container.stop_signal.map(signal_name),
+            Workload::Container(container) => container.stop_signal.map(signal_word),
             Workload::Process(_) | Workload::External => None,
         };
         let signal = declared.or_else(|| self.stop_signal.clone());
@@ -227,4 +237,9 @@ impl Attended {
         place.engine.unpause(&self.id).await?;
         self.signal(place, "SIGKILL").await
     }
+}
+
+/// Whether the engine is known not to be there. When it is, everything is looked at, and told, anew.
+fn is_away(place: &Place) -> bool {
+    matches!(&*place.engine.link().borrow(), Link::Down(_))
 }

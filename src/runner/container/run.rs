@@ -30,7 +30,7 @@ use crate::container::look::{Doing, Health, Look, Ours, exit_of};
 use crate::container::{EngineError, Link, What};
 use crate::machine::Answer;
 use crate::model::event::human_duration;
-use crate::model::exit::signal_name;
+use crate::model::exit::signal_word;
 use crate::model::spec::ComponentSpec;
 use crate::model::{Body, ContainerId, Exit, ExitStatus, LaunchError, LaunchStage, Retry, Time};
 use crate::runner::launch::BaseEnv;
@@ -225,7 +225,7 @@ impl Task {
                     Some(order) => self.obey(attended, order).await,
                 },
                 stopped = attended.stopped() => {
-                    attended.after_command(&self.place, &stopped);
+                    attended.after_command(&stopped);
                     None
                 }
                 () = at_last(again) => self.deliver(attended).await,
@@ -270,7 +270,7 @@ impl Task {
                 return self.deliver(attended).await;
             }
             Order::Signal(signal) => {
-                let signal = signal_name(signal);
+                let signal = signal_word(signal);
                 if let Err(error) = attended.signal(&self.place, &signal).await {
                     let instance = &self.place.instance;
                     tracing::warn!(%instance, "{signal} was not sent: {error}");
