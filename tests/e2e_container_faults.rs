@@ -318,6 +318,46 @@ fn fault_51_a_stop_that_is_asked_for_while_the_engine_hangs_is_made_by_the_next_
     stop_while_the_engine_hangs(true);
 }
 
+/// A container that counts how often it is asked to end, and ends with that number a while after the first.
+const COUNTS: &str = "trap 'e=$((e+1))' TERM; e=0; k=0; while [ $k -lt 5 ]; do sleep 0.2 & wait $!; \
+                      if [ $e -gt 0 ]; then k=$((k+1)); fi; done; exit $e";
+
+/// A daemon that is asked before it has seen the container asks it once.
+#[test]
+fn fault_51_a_stop_that_a_new_daemon_is_asked_for_is_made_once() {
+    let Some((engine, home)) = bench() else { return };
+    home.manifest(&text(&home).replace(WAITS, COUNTS));
+    home.run(["apply"]).expect_code(0);
+    lock(&engine).freeze();
+    home.kill_engine();
+    wait_box(&home, "the doubt of the next daemon", |found| !found["unknown"].is_null());
+    home.run(["stop", "box", "--no-wait"]).expect_code(0);
+    lock(&engine).thaw();
+    let after = wait_box(&home, "the stop", |found| found["state"] == "stopped");
+    assert_eq!(after["last_exit"]["code"], 1, "{after}");
+}
+
+/// A stop command that the engine cannot run is run when it can, once.
+#[test]
+fn fault_51_a_stop_command_that_could_not_be_begun_is_begun_when_the_engine_is_back() {
+    let Some((engine, home)) = bench() else { return };
+    let command = "stop: { command: [sh, -c, 'kill -TERM 1'], ";
+    home.manifest(&text(&home).replace(WAITS, COUNTS).replace("stop: { ", command));
+    let holds = Arc::new(AtomicBool::new(false));
+    let held = holds.clone();
+    let rule = move |request: &str| {
+        let is_held = request.contains("/exec") || request.contains("/_ping");
+        if is_held && held.load(Ordering::SeqCst) { Fate::Waits } else { Fate::Arrives }
+    };
+    Front::before(&engine, &home, Arc::new(rule)).apply(&home);
+    holds.store(true, Ordering::SeqCst);
+    home.run(["stop", "box", "--no-wait"]).expect_code(0);
+    pass_time(&home);
+    holds.store(false, Ordering::SeqCst);
+    let after = wait_box(&home, "the stop", |found| found["state"] == "stopped");
+    assert_eq!(after["last_exit"]["code"], 1, "{after}");
+}
+
 /// Nobody knows yet that the engine hangs when the stop is asked for.
 #[test]
 fn fault_51_a_stop_that_the_engine_does_not_answer_is_asked_again_before_it_kills() {

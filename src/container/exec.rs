@@ -78,6 +78,19 @@ impl Engine {
         id: &ContainerId,
         argv: Vec<String>,
     ) -> Result<CommandOutput, EngineError> {
+        self.run_telling(id, argv, || ()).await
+    }
+
+    /// The same, and says when it begins: an error after that leaves open whether it has run.
+    ///
+    /// # Errors
+    /// The engine is not there, or refuses.
+    pub async fn run_telling(
+        &self,
+        id: &ContainerId,
+        argv: Vec<String>,
+        begins: impl FnOnce() + Send,
+    ) -> Result<CommandOutput, EngineError> {
         let config = ExecConfig {
             cmd: Some(argv),
             attach_stdout: Some(true),
@@ -89,6 +102,7 @@ impl Engine {
             .await?;
         let mut ended = self.commands().wait(&made.id);
         let guard = Guard { engine: self, container: id, exec: &made.id };
+        begins();
         let started = self
             .ask("start exec", QUICK, async |client| client.start_exec(&made.id, None).await)
             .await?;

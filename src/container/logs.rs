@@ -301,6 +301,7 @@ impl Pump {
         self.append(line.into(), 0).await;
         // It is not the engine's, and is not to be skipped for it.
         self.cursor.position += length;
+        self.save_or_say();
     }
 
     fn save_or_say(&mut self) {

@@ -183,6 +183,9 @@ impl Component {
             Phase::Ending(ending) => {
                 if ending.exit.is_none() {
                     ending.exit = Some(exit);
+                    // It needs no telling any more; what it has left behind has its time.
+                    self.told(turn);
+                    let Phase::Ending(ending) = &mut self.phase else { return };
                     let uptime = at.since(ending.run.launched_at);
                     let (reason, step, run) = (ending.reason.clone(), ending.step, ending.run.id);
                     turn.tell(EventKind::Exited { exit });

@@ -12,7 +12,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::watch;
+use tokio::sync::{oneshot, watch};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
@@ -23,7 +23,6 @@ use crate::machine::Answer;
 use crate::model::exit::signal_word;
 use crate::model::spec::{ComponentSpec, Workload};
 use crate::model::{ContainerId, ExitStatus};
-use crate::runner::probe::{CommandRunner, Failure};
 
 /// The pause before what was refused is tried again.
 pub(super) const AGAIN: Duration = Duration::from_secs(1);
@@ -39,6 +38,8 @@ pub(super) struct Attended {
     pub(super) pump: JoinHandle<()>,
     pub(super) over: watch::Sender<bool>,
     pub(super) is_oom: bool,
+    /// Whether it has been asked to end, by this daemon.
+    pub(super) is_asked: bool,
     /// What is to be told, and has not arrived.
     pub(super) untold: Untold,
     /// The stop command, while it runs.
@@ -74,6 +75,8 @@ pub(super) enum Stopped {
     Worked,
     /// It has failed, and must not leave the container to the kill alone.
     Failed,
+    /// The engine could not run it, or does not say what came of it.
+    NotRun(EngineError),
 }
 
 impl Untold {
@@ -109,6 +112,13 @@ impl Attended {
             self.limit(place, spec).await;
         }
         let Some(end) = self.untold.end.take() else { return true };
+        // Asked once more by a machine that had not heard of it yet.
+        if let End::Ask(_) = end
+            && self.is_asked
+        {
+            place.answer(Answer::Told);
+            return true;
+        }
         let told = match &end {
             End::Ask(spec) => self.begin_end(place, shared, spec).await,
             End::Signal(spec) => self.signal(place, &self.stop_signal(spec)).await,
@@ -120,6 +130,7 @@ impl Attended {
                 if std::mem::take(&mut self.untold.is_doubted) {
                     place.answer(Answer::Doubt(None));
                 }
+                self.is_asked = true;
                 place.answer(Answer::Told);
                 return true;
             }
@@ -179,22 +190,31 @@ impl Attended {
         let Some(command) = &spec.stop.command else {
             return self.signal(place, &self.stop_signal(spec)).await;
         };
-        place.engine.vouch().await?;
-        let inside = super::probe::Probed { engine: place.engine.clone(), shared: shared.clone() };
-        let running = inside.run(command.argv());
+        let (begins, begun) = oneshot::channel();
+        let (engine, id, argv) = (place.engine.clone(), self.id.clone(), command.argv());
         let instance = place.instance.clone();
         let stopping = tokio::spawn(async move {
-            let outcome = running.await;
-            match &outcome {
-                Ok(output) if output.status == ExitStatus::Code(0) => return Stopped::Worked,
-                // It may have run, or not: it is not begun twice.
-                Ok(_) | Err(Failure::Failed(_) | Failure::Void(_)) => {}
+            // Whoever waits for it is there.
+            let begins = || begins.send(()).unwrap_or_default();
+            let outcome = engine.run_telling(&id, argv, begins).await;
+            if outcome.as_ref().is_ok_and(|output| output.status == ExitStatus::Code(0)) {
+                return Stopped::Worked;
             }
             tracing::warn!(%instance, ?outcome, "the stop command failed");
-            Stopped::Failed
+            match outcome {
+                Err(error) => Stopped::NotRun(error),
+                Ok(_) => Stopped::Failed,
+            }
         });
-        self.stopping = Some((spec.clone(), stopping));
-        Ok(true)
+        if begun.await.is_ok() {
+            self.stopping = Some((spec.clone(), stopping));
+            return Ok(true);
+        }
+        match stopping.await {
+            // It is begun when there is an engine again.
+            Ok(Stopped::NotRun(error)) if error.is_engine() => Err(error),
+            Ok(_) | Err(_) => self.signal(place, &self.stop_signal(spec)).await,
+        }
     }
 
     /// Waits for the end of the stop command; for ever, if there is none.
@@ -210,7 +230,8 @@ impl Attended {
         let Some((spec, _)) = self.stopping.take() else { return };
         match stopped {
             Stopped::Worked => {}
-            Stopped::Failed => {
+            // It may have run: it is not begun twice.
+            Stopped::Failed | Stopped::NotRun(_) => {
                 self.untold.ask(End::Signal(spec));
                 self.untold.again = Some(Instant::now());
             }

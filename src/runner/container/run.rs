@@ -195,6 +195,7 @@ impl Task {
             pump: pump(is_over),
             over,
             is_oom: false,
+            is_asked: false,
             untold: Untold::default(),
             stopping: None,
         };
