@@ -55,6 +55,7 @@ use std::cell::Cell;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use clap::error::{ContextKind, ContextValue};
 use clap::{CommandFactory, Parser, Subcommand};
 
 use crate::api::v1::control_request::Action;
@@ -155,6 +156,7 @@ pub fn main() -> ExitCode {
                 drop(Arguments::command().print_help());
                 return Exit::Done.into();
             }
+            let error = with_hint(error);
             drop(error.print());
             let exit = if error.use_stderr() { Exit::Usage } else { Exit::Done };
             return exit.into();
@@ -162,6 +164,19 @@ pub fn main() -> ExitCode {
     };
     let output = Output::new(arguments.color);
     run(arguments, output).into()
+}
+
+/// Says what to type in the place of an option that other programs have.
+fn with_hint(mut error: clap::Error) -> clap::Error {
+    let is_json = matches!(
+        error.get(ContextKind::InvalidArg),
+        Some(ContextValue::String(argument)) if argument == "--json"
+    );
+    if is_json {
+        let hint = "JSON is asked for by `-o json`".into();
+        error.insert(ContextKind::Suggested, ContextValue::StyledStrs(vec![hint]));
+    }
+    error
 }
 
 fn run(arguments: Arguments, output: Output) -> Exit {
@@ -237,5 +252,18 @@ async fn dispatch(command: Command, context: &Context) -> Result<Exit, CliError>
         Command::Ping(command) => command.run(context).await,
         Command::Upgrade(command) => command.run(context).await,
         Command::Daemon(command) => command.run(context).await,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_option_of_other_programs_leads_to_that_of_this_one() {
+        let asked = ["stigmer", "status", "--json"];
+        let error = with_hint(Arguments::try_parse_from(asked).unwrap_err()).to_string();
+        assert!(error.contains("`-o json`"), "{error}");
+        assert!(!error.contains("-- --json"), "{error}");
     }
 }
