@@ -17,6 +17,9 @@
 //! holds that. The kernel does not reuse a number while it names a session; once a session has been seen
 //! to be empty, it is not looked for again.
 //!
+//! While a process executes a program its environment reads as empty: it is looked at again, and where it stays
+//! so, nobody says that nothing is left.
+//!
 //! Zombies do not count. The keeper and the engine never belong to a run, whatever their environment
 //! says: they may have been started by a component.
 
@@ -43,10 +46,11 @@ pub(super) struct Marks<'a> {
 }
 
 impl Marks<'_> {
-    fn recognise(&self, stat: &Stat) -> bool {
-        self.main == Some(stat.pid)
-            || self.session == Some(stat.session)
-            || is_tagged(stat.pid, self.tag)
+    fn recognise(&self, stat: &Stat) -> Tagged {
+        if self.main == Some(stat.pid) || self.session == Some(stat.session) {
+            return Tagged::Yes;
+        }
+        tagged(stat.pid, self.tag)
     }
 }
 
@@ -55,6 +59,8 @@ impl Marks<'_> {
 pub(super) struct Members {
     /// Whether each is in the session of the main process, whose number it reserves while it lives.
     pids: BTreeMap<u32, bool>,
+    /// Whether all others are known not to be.
+    is_certain: bool,
 }
 
 /// Looks through all of /proc. Fails where that cannot be read (no descriptor left), which must not be
@@ -63,9 +69,17 @@ pub(super) fn members(marks: &Marks<'_>) -> io::Result<Members> {
     let mut processes = all_processes()?;
     processes.retain(|stat| !stat.is_dead() && stat.pid > 1 && !marks.never.contains(&stat.pid));
     let in_session = |stat: &Stat| marks.session == Some(stat.session);
-    let recognised = processes.iter().filter(|stat| marks.recognise(stat));
-    let mut pids: BTreeMap<u32, bool> =
-        recognised.map(|stat| (stat.pid, in_session(stat))).collect();
+    let (mut pids, mut unknown) = (BTreeMap::new(), Vec::new());
+    for stat in &processes {
+        match marks.recognise(stat) {
+            Tagged::Yes => drop(pids.insert(stat.pid, in_session(stat))),
+            // What has another parent is found by descent, or belongs to somebody else.
+            Tagged::Unknown if stat.parent == 1 || marks.never.contains(&stat.parent) => {
+                unknown.push(stat.pid);
+            }
+            Tagged::Unknown | Tagged::No => {}
+        }
+    }
     // Descent, to any depth and in any order of numbers.
     loop {
         let children = processes
@@ -73,15 +87,17 @@ pub(super) fn members(marks: &Marks<'_>) -> io::Result<Members> {
             .filter(|stat| pids.contains_key(&stat.parent) && !pids.contains_key(&stat.pid));
         let found: Vec<_> = children.map(|stat| (stat.pid, in_session(stat))).collect();
         if found.is_empty() {
-            return Ok(Members { pids });
+            let is_certain = unknown.iter().all(|pid| pids.contains_key(pid));
+            return Ok(Members { pids, is_certain });
         }
         pids.extend(found);
     }
 }
 
 impl Members {
+    /// Whether nothing is left; false also where that is not certain.
     pub(super) fn is_empty(&self) -> bool {
-        self.pids.is_empty()
+        self.pids.is_empty() && self.is_certain
     }
 
     pub(super) fn pids(&self) -> impl Iterator<Item = u32> {
@@ -94,7 +110,7 @@ impl Members {
     pub(super) fn hold(&self, pid: u32, marks: &Marks<'_>) -> Option<OwnedFd> {
         let pidfd = identity::open(pid)?;
         let stat = Stat::read(pid).filter(|stat| !stat.is_dead())?;
-        let belongs = self.pids.contains_key(&stat.parent) || marks.recognise(&stat);
+        let belongs = self.pids.contains_key(&stat.parent) || marks.recognise(&stat) == Tagged::Yes;
         (belongs && identity::is_alive(pidfd.as_fd())).then_some(pidfd)
     }
 
@@ -158,28 +174,108 @@ fn all_processes() -> io::Result<Vec<Stat>> {
     Ok(found)
 }
 
+/// Whether a process carries a tag.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Tagged {
+    Yes,
+    No,
+    /// It is executing a program, and has no environment yet.
+    Unknown,
+}
+
+/// How often a process is looked at that is executing a program, and the pause between two looks. The kernel
+/// needs microseconds, unless it waits for a disk.
+const LOOKS: u32 = 10;
+const PAUSE: rustix::thread::Timespec = rustix::thread::Timespec { tv_sec: 0, tv_nsec: 100_000 };
+
 /// Whether the environment that a process was started with holds exactly this variable.
 pub(super) fn is_tagged(pid: u32, tag: &[u8]) -> bool {
-    File::open(format!("/proc/{pid}/environ")).is_ok_and(|file| holds_variable(file, tag))
+    tagged(pid, tag) == Tagged::Yes
+}
+
+fn tagged(pid: u32, tag: &[u8]) -> Tagged {
+    let mut verdict = Tagged::No;
+    for look in 0..LOOKS {
+        if look > 0 {
+            // Nothing tells when an execution is over.
+            let _ = rustix::thread::nanosleep(&PAUSE);
+        }
+        let Ok(file) = File::open(format!("/proc/{pid}/environ")) else { return Tagged::No };
+        let Found { is_there, length } = look_for(file, tag);
+        if is_there {
+            return Tagged::Yes;
+        }
+        verdict = match Environment::of(pid) {
+            None => return Tagged::No,
+            Some(Environment::Whole(whole)) if whole == length => return Tagged::No,
+            // The look was cut short by an execution, or somebody has hidden the rest.
+            Some(Environment::Whole(_)) => Tagged::No,
+            Some(Environment::Coming) => Tagged::Unknown,
+        };
+    }
+    verdict
+}
+
+/// How far the environment of a process is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Environment {
+    /// It is there, with so many bytes.
+    Whole(u64),
+    /// A program is being executed.
+    Coming,
+}
+
+impl Environment {
+    /// `None`: it has no memory of its own, as threads of the kernel and what is ending.
+    fn of(pid: u32) -> Option<Self> {
+        let stat = fs::read(format!("/proc/{pid}/stat")).ok()?;
+        // After the name in parentheses, which may hold anything, comes the third field.
+        let close = stat.iter().rposition(|byte| *byte == b')')?;
+        let rest = String::from_utf8_lossy(stat.get(close + 1..)?);
+        let field = |number: usize| -> u64 {
+            let word = rest.split_ascii_whitespace().nth(number - 3);
+            word.and_then(|word| word.parse().ok()).unwrap_or(0)
+        };
+        let (memory, code, begin, end) = (field(23), field(26), field(50), field(51));
+        if memory == 0 {
+            return None;
+        }
+        // Where its code is, is noted last of all (`load_elf_binary` in the kernel's fs/binfmt_elf.c).
+        Some(if code == 0 { Self::Coming } else { Self::Whole(end.saturating_sub(begin)) })
+    }
+}
+
+/// What was found in an environment.
+#[derive(PartialEq, Eq, Debug)]
+struct Found {
+    is_there: bool,
+    /// How many bytes were read until then.
+    length: u64,
 }
 
 /// Reads in pieces: an environment may be megabytes long, and the tag stands anywhere in it. A
 /// variable longer than the tag is skipped to its end.
-fn holds_variable(mut input: impl Read, wanted: &[u8]) -> bool {
+fn look_for(mut input: impl Read, wanted: &[u8]) -> Found {
     let mut buffer = [0; 4096];
+    let mut found = Found { is_there: false, length: 0 };
     // How much of the present variable equals the tag so far; `None` once it differs.
     let mut matched = Some(0);
     loop {
         let length = match input.read(&mut buffer) {
-            Ok(0) => return matched == Some(wanted.len()),
+            Ok(0) => {
+                found.is_there = matched == Some(wanted.len());
+                return found;
+            }
             Ok(length) => length,
             Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-            Err(_) => return false,
+            Err(_) => return found,
         };
+        found.length += length as u64;
         for byte in buffer.iter().take(length) {
             if *byte == 0 {
                 if matched == Some(wanted.len()) {
-                    return true;
+                    found.is_there = true;
+                    return found;
                 }
                 matched = Some(0);
             } else {
@@ -198,6 +294,8 @@ pub(super) fn own_children() -> Option<Vec<u32>> {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
     use super::*;
 
     #[test]
@@ -213,7 +311,9 @@ mod tests {
             (b"", false),
             (&long, true),
         ] {
-            assert_eq!(holds_variable(environment, tag), expected, "{environment:?}");
+            let found = look_for(environment, tag);
+            assert_eq!(found.is_there, expected, "{environment:?}");
+            assert!(expected || found.length == environment.len() as u64);
         }
     }
 
@@ -222,5 +322,44 @@ mod tests {
         let marks =
             Marks { main: None, session: None, tag: b"STIGMER_RUN=never-given:0", never: &[] };
         assert!(members(&marks).unwrap().is_empty());
+    }
+
+    /// A process that executes one program after the other has no environment most of the time.
+    #[test]
+    fn what_is_executing_a_program_is_not_overlooked() {
+        let folder = tempfile::tempdir().unwrap();
+        let script = folder.path().join("again");
+        fs::write(&script, "#!/bin/sh\nexec \"$0\"\n").unwrap();
+        fs::set_permissions(&script, fs::Permissions::from_mode(0o700)).unwrap();
+        let tag = format!("STIGMER_RUN=again-and-again:{}", std::process::id());
+        let mut command = std::process::Command::new("/bin/sh");
+        command.arg(&script).env("STIGMER_RUN", tag.split_once('=').unwrap().1);
+        let mut restless = command.spawn().unwrap();
+        // As an orphan of the keeper's.
+        let never = [std::process::id()];
+        let marks = Marks { main: None, session: None, tag: tag.as_bytes(), never: &never };
+        while members(&marks).unwrap().pids.is_empty() {}
+        let overlooked: Vec<usize> =
+            (0..500).filter(|_| members(&marks).unwrap().is_empty()).collect();
+        restless.kill().unwrap();
+        restless.wait().unwrap();
+        assert_eq!(overlooked, [0; 0]);
+        assert!(members(&marks).unwrap().pids.is_empty());
+    }
+
+    #[test]
+    fn who_has_no_environment_is_known_not_to_belong() {
+        let mut bare = std::process::Command::new("/bin/sleep");
+        let mut bare = bare.arg("1000").env_clear().spawn().unwrap();
+        let pid = bare.id();
+        // Until it has executed its program it has the environment of this process.
+        while Environment::of(pid) != Some(Environment::Whole(0)) {
+            std::thread::yield_now();
+        }
+        assert_eq!(tagged(pid, b"STIGMER_RUN=x:1"), Tagged::No);
+        // A thread of the kernel.
+        assert_eq!(tagged(2, b"STIGMER_RUN=x:1"), Tagged::No);
+        bare.kill().unwrap();
+        bare.wait().unwrap();
     }
 }
