@@ -337,43 +337,36 @@ fn fault_51_a_stop_that_a_new_daemon_is_asked_for_is_made_once() {
     assert_eq!(after["last_exit"]["code"], 1, "{after}");
 }
 
-/// A stop command that the engine cannot run is run when it can, once.
+/// Asks for a stop while requests of this kind have no answer, which nobody knows yet, and lets them arrive later.
+fn stop_unheard(engine: &Mutex<Engine>, home: &TestHome, kind: &'static str) -> Value {
+    let holds = Arc::new(AtomicBool::new(false));
+    let held = holds.clone();
+    let rule = move |request: &str| {
+        let is_held = request.contains(kind) || request.contains("/_ping");
+        if is_held && held.load(Ordering::SeqCst) { Fate::Waits } else { Fate::Arrives }
+    };
+    Front::before(engine, home, Arc::new(rule)).apply(home);
+    holds.store(true, Ordering::SeqCst);
+    home.run(["stop", "box", "--no-wait"]).expect_code(0);
+    pass_time(home);
+    holds.store(false, Ordering::SeqCst);
+    wait_box(home, "the stop", |found| found["state"] == "stopped")
+}
+
+/// It is run when it can be, once.
 #[test]
 fn fault_51_a_stop_command_that_could_not_be_begun_is_begun_when_the_engine_is_back() {
     let Some((engine, home)) = bench() else { return };
     let command = "stop: { command: [sh, -c, 'kill -TERM 1'], ";
     home.manifest(&text(&home).replace(WAITS, COUNTS).replace("stop: { ", command));
-    let holds = Arc::new(AtomicBool::new(false));
-    let held = holds.clone();
-    let rule = move |request: &str| {
-        let is_held = request.contains("/exec") || request.contains("/_ping");
-        if is_held && held.load(Ordering::SeqCst) { Fate::Waits } else { Fate::Arrives }
-    };
-    Front::before(&engine, &home, Arc::new(rule)).apply(&home);
-    holds.store(true, Ordering::SeqCst);
-    home.run(["stop", "box", "--no-wait"]).expect_code(0);
-    pass_time(&home);
-    holds.store(false, Ordering::SeqCst);
-    let after = wait_box(&home, "the stop", |found| found["state"] == "stopped");
+    let after = stop_unheard(&engine, &home, "/exec");
     assert_eq!(after["last_exit"]["code"], 1, "{after}");
 }
 
-/// Nobody knows yet that the engine hangs when the stop is asked for.
 #[test]
 fn fault_51_a_stop_that_the_engine_does_not_answer_is_asked_again_before_it_kills() {
     let Some((engine, home)) = bench() else { return };
-    let holds = Arc::new(AtomicBool::new(false));
-    let held = holds.clone();
-    let rule = move |request: &str| {
-        let is_held = request.contains("/kill?") || request.contains("/_ping");
-        if is_held && held.load(Ordering::SeqCst) { Fate::Waits } else { Fate::Arrives }
-    };
-    Front::before(&engine, &home, Arc::new(rule)).apply(&home);
-    holds.store(true, Ordering::SeqCst);
-    home.run(["stop", "box", "--no-wait"]).expect_code(0);
-    pass_time(&home);
-    holds.store(false, Ordering::SeqCst);
-    let after = wait_box(&home, "the stop", |found| found["state"] == "stopped");
+    let after = stop_unheard(&engine, &home, "/kill?");
     assert_eq!(after["last_exit"]["code"], 0, "it was asked, and not just killed: {after}");
 }
 

@@ -59,6 +59,9 @@ pub(super) struct Stat {
     pub(super) parent: u32,
     pub(super) session: u32,
     pub(super) start_ticks: u64,
+    /// How many bytes its environment has; `None` while it executes a program, and 0 of what has no memory of
+    /// its own, as threads of the kernel, or may not be looked at.
+    pub(super) environment: Option<u64>,
     /// The wait status of a zombie; 0 where it may not be known.
     pub(super) exit_code: i32,
 }
@@ -93,8 +96,14 @@ impl Stat {
         let parent = fields.next()?.parse().ok()?;
         let session = fields.nth(1)?.parse().ok()?;
         let start_ticks = fields.nth(15)?.parse().ok()?;
-        let exit_code = fields.nth(29).and_then(|field| field.parse().ok()).unwrap_or(0);
-        Some(Self { pid, state, parent, session, start_ticks, exit_code })
+        let mut number = |skip| fields.nth(skip).and_then(|field| field.parse().ok()).unwrap_or(0);
+        let (memory, code): (u64, u64) = (number(0), number(2));
+        let (begin, end): (u64, u64) = (number(23), number(0));
+        let exit_code = fields.next().and_then(|field| field.parse().ok()).unwrap_or(0);
+        // Where the code of a program is, is noted last of all (`load_elf_binary` in fs/binfmt_elf.c).
+        let is_executing = memory != 0 && code == 0;
+        let environment = (!is_executing).then_some(end.saturating_sub(begin));
+        Some(Self { pid, state, parent, session, start_ticks, environment, exit_code })
     }
 
     /// It has ended, or is about to be taken out of the table.
@@ -205,8 +214,15 @@ mod tests {
                       17 0 0 0 0 0 0 0 0 0 0 0 0 256";
         let line = format!("12 (a) Z 1 1 (b) {fields}\n");
         let stat = Stat::parse(line.as_bytes()).unwrap();
-        let expected =
-            Stat { pid: 12, state: b'S', parent: 7, session: 9, start_ticks: 4242, exit_code: 256 };
+        let expected = Stat {
+            pid: 12,
+            state: b'S',
+            parent: 7,
+            session: 9,
+            start_ticks: 4242,
+            environment: Some(0),
+            exit_code: 256,
+        };
         assert_eq!(stat, expected);
         assert_eq!(Stat::parse(b"12 (x"), None);
         assert_eq!(Stat::parse(b""), None);

@@ -27,6 +27,7 @@ use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{self, Read};
 use std::os::fd::{AsFd, OwnedFd};
+use std::time::Duration;
 
 use super::identity::{self, Stat};
 use super::sys;
@@ -50,7 +51,7 @@ impl Marks<'_> {
         if self.main == Some(stat.pid) || self.session == Some(stat.session) {
             return Tagged::Yes;
         }
-        tagged(stat.pid, self.tag)
+        tagged(*stat, self.tag)
     }
 }
 
@@ -186,63 +187,31 @@ enum Tagged {
 /// How often a process is looked at that is executing a program, and the pause between two looks. The kernel
 /// needs microseconds, unless it waits for a disk.
 const LOOKS: u32 = 10;
-const PAUSE: rustix::thread::Timespec = rustix::thread::Timespec { tv_sec: 0, tv_nsec: 100_000 };
+const PAUSE: Duration = Duration::from_micros(100);
 
 /// Whether the environment that a process was started with holds exactly this variable.
 pub(super) fn is_tagged(pid: u32, tag: &[u8]) -> bool {
-    tagged(pid, tag) == Tagged::Yes
+    Stat::read(pid).is_some_and(|stat| tagged(stat, tag) == Tagged::Yes)
 }
 
-fn tagged(pid: u32, tag: &[u8]) -> Tagged {
-    let mut verdict = Tagged::No;
-    for look in 0..LOOKS {
-        if look > 0 {
-            // Nothing tells when an execution is over.
-            let _ = rustix::thread::nanosleep(&PAUSE);
-        }
-        let Ok(file) = File::open(format!("/proc/{pid}/environ")) else { return Tagged::No };
-        let Found { is_there, length } = look_for(file, tag);
-        if is_there {
+/// A process that executes a program has no environment for a moment, and what is read of it meanwhile ends
+/// early. Then it is looked at again; where that goes on although it has one, somebody has hidden it.
+#[expect(clippy::disallowed_methods, reason = "nothing tells when an execution is over")]
+fn tagged(mut stat: Stat, tag: &[u8]) -> Tagged {
+    for _ in 0..LOOKS {
+        let Ok(file) = File::open(format!("/proc/{}/environ", stat.pid)) else { return Tagged::No };
+        let found = look_for(file, tag);
+        if found.is_there {
             return Tagged::Yes;
         }
-        verdict = match Environment::of(pid) {
-            None => return Tagged::No,
-            Some(Environment::Whole(whole)) if whole == length => return Tagged::No,
-            // The look was cut short by an execution, or somebody has hidden the rest.
-            Some(Environment::Whole(_)) => Tagged::No,
-            Some(Environment::Coming) => Tagged::Unknown,
-        };
-    }
-    verdict
-}
-
-/// How far the environment of a process is.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Environment {
-    /// It is there, with so many bytes.
-    Whole(u64),
-    /// A program is being executed.
-    Coming,
-}
-
-impl Environment {
-    /// `None`: it has no memory of its own, as threads of the kernel and what is ending.
-    fn of(pid: u32) -> Option<Self> {
-        let stat = fs::read(format!("/proc/{pid}/stat")).ok()?;
-        // After the name in parentheses, which may hold anything, comes the third field.
-        let close = stat.iter().rposition(|byte| *byte == b')')?;
-        let rest = String::from_utf8_lossy(stat.get(close + 1..)?);
-        let field = |number: usize| -> u64 {
-            let word = rest.split_ascii_whitespace().nth(number - 3);
-            word.and_then(|word| word.parse().ok()).unwrap_or(0)
-        };
-        let (memory, code, begin, end) = (field(23), field(26), field(50), field(51));
-        if memory == 0 {
-            return None;
+        if stat.environment == Some(found.length) {
+            return Tagged::No;
         }
-        // Where its code is, is noted last of all (`load_elf_binary` in the kernel's fs/binfmt_elf.c).
-        Some(if code == 0 { Self::Coming } else { Self::Whole(end.saturating_sub(begin)) })
+        std::thread::sleep(PAUSE);
+        let Some(now) = Stat::read(stat.pid) else { return Tagged::No };
+        stat = now;
     }
+    stat.environment.map_or(Tagged::Unknown, |_| Tagged::No)
 }
 
 /// What was found in an environment.
@@ -353,12 +322,13 @@ mod tests {
         let mut bare = bare.arg("1000").env_clear().spawn().unwrap();
         let pid = bare.id();
         // Until it has executed its program it has the environment of this process.
-        while Environment::of(pid) != Some(Environment::Whole(0)) {
+        let known = || Stat::read(pid).unwrap();
+        while known().environment != Some(0) {
             std::thread::yield_now();
         }
-        assert_eq!(tagged(pid, b"STIGMER_RUN=x:1"), Tagged::No);
+        assert_eq!(tagged(known(), b"STIGMER_RUN=x:1"), Tagged::No);
         // A thread of the kernel.
-        assert_eq!(tagged(2, b"STIGMER_RUN=x:1"), Tagged::No);
+        assert_eq!(tagged(Stat::read(2).unwrap(), b"STIGMER_RUN=x:1"), Tagged::No);
         bare.kill().unwrap();
         bare.wait().unwrap();
     }

@@ -237,6 +237,32 @@ pub struct Ending {
     pub is_told: bool,
 }
 
+impl Ending {
+    /// The end of a run, which begins now and has so much time. What has exited needs no telling.
+    pub(super) fn begin(
+        run: Run,
+        then: Then,
+        reason: String,
+        from: EndingFrom,
+        exit: Option<Exit>,
+        (now, time): (Time, Duration),
+    ) -> Self {
+        let is_told = exit.is_some() || !matches!(run.body, Body::Container { .. });
+        let step = EndStep::Asked { kill_at: now + time };
+        Self { run, step, asked_at: now, then, reason, exit, overdue_at: None, from, is_told }
+    }
+
+    /// It has heard of it: its time begins, unless it has begun before.
+    pub(super) fn hear(&mut self, now: Time, time: Duration) {
+        if let EndStep::Asked { kill_at } = &mut self.step
+            && !self.is_told
+        {
+            *kill_at = now + time;
+        }
+        self.is_told = true;
+    }
+}
+
 const fn yes() -> bool {
     true
 }

@@ -62,15 +62,17 @@ impl fmt::Display for Exit {
 /// `SIGTERM` for 15; `signal 64` for a number without a name.
 #[must_use]
 pub fn signal_name(signal: i32) -> String {
-    nix::sys::signal::Signal::try_from(signal)
-        .map_or_else(|_| format!("signal {signal}"), |known| known.as_str().to_owned())
+    known(signal).map_or_else(|| format!("signal {signal}"), str::to_owned)
 }
 
 /// A signal as engines of containers take it: `SIGTERM`, and the number of one without a name.
 #[must_use]
 pub fn signal_word(signal: i32) -> String {
-    nix::sys::signal::Signal::try_from(signal)
-        .map_or_else(|_| signal.to_string(), |known| known.as_str().to_owned())
+    known(signal).map_or_else(|| signal.to_string(), str::to_owned)
+}
+
+fn known(signal: i32) -> Option<&'static str> {
+    nix::sys::signal::Signal::try_from(signal).ok().map(nix::sys::signal::Signal::as_str)
 }
 
 /// The number of a signal that is given as `SIGHUP`, `HUP` or `1`.

@@ -188,20 +188,7 @@ impl Runner {
 
     /// Takes a message of the keeper's; what it says about a component's run is the answer.
     pub fn told(&mut self, message: &FromKeeper) -> Option<(RunId, Answer)> {
-        let run = match message {
-            FromKeeper::Spawned(spawned) => spawned.run,
-            FromKeeper::SpawnFailed(failure) => failure.run,
-            FromKeeper::Exited(exited) => exited.run,
-            FromKeeper::Gone { run } => *run,
-            FromKeeper::RunState(state) => state.run,
-            FromKeeper::Welcome(_)
-            | FromKeeper::HeldFd { .. }
-            | FromKeeper::ListEnd
-            | FromKeeper::Terminate { .. }
-            | FromKeeper::ReloadRequested
-            | FromKeeper::Estate
-            | FromKeeper::NotReplaced { .. } => return None,
-        };
+        let run = message.run()?;
         if Helpers::is_helper(run) {
             self.helpers.told(message);
             return None;

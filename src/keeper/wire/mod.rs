@@ -266,6 +266,27 @@ pub enum FromKeeper {
     },
 }
 
+impl FromKeeper {
+    /// The run that it is about, if it is about one.
+    #[must_use]
+    pub const fn run(&self) -> Option<RunId> {
+        match self {
+            Self::Spawned(spawned) => Some(spawned.run),
+            Self::SpawnFailed(failure) => Some(failure.run),
+            Self::Exited(exited) => Some(exited.run),
+            Self::Gone { run } => Some(*run),
+            Self::RunState(state) => Some(state.run),
+            Self::Welcome(_)
+            | Self::HeldFd { .. }
+            | Self::ListEnd
+            | Self::Terminate { .. }
+            | Self::ReloadRequested
+            | Self::Estate
+            | Self::NotReplaced { .. } => None,
+        }
+    }
+}
+
 /// Who the keeper is.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Welcome {

@@ -21,7 +21,6 @@ impl Component {
     pub(super) fn end(&mut self, then: Then, reason: String, turn: &mut Turning<'_>) {
         let Some((run, from)) = self.take_run() else { return };
         let (id, external) = (run.id, run.is_external());
-        let is_told = !matches!(run.body, Body::Container { .. });
         let from = match then {
             Then::Replace => EndingFrom::Restarting,
             Then::Stop | Then::Judge | Then::Unhealthy => from,
@@ -29,17 +28,8 @@ impl Component {
         if !external {
             turn.tell(EventKind::Stopping { reason: reason.clone() });
         }
-        let ending = Ending {
-            run,
-            step: EndStep::Asked { kill_at: turn.now + self.spec.stop.timeout },
-            asked_at: turn.now,
-            then,
-            reason,
-            exit: None,
-            overdue_at: None,
-            from,
-            is_told,
-        };
+        let time = (turn.now, self.spec.stop.timeout);
+        let ending = Ending::begin(run, then, reason, from, None, time);
         self.enter(Phase::Ending(Box::new(ending)), turn);
         if external {
             // Nothing is ended that others started: it is only no longer watched (S57).
@@ -94,12 +84,8 @@ impl Component {
 
     /// The container has heard that it is to end: its time begins.
     pub(super) fn told(&mut self, turn: &Turning<'_>) {
-        if let Phase::Ending(ending) = &mut self.phase
-            && let EndStep::Asked { kill_at } = &mut ending.step
-            && !ending.is_told
-        {
-            ending.is_told = true;
-            *kill_at = turn.now + self.spec.stop.timeout;
+        if let Phase::Ending(ending) = &mut self.phase {
+            ending.hear(turn.now, self.spec.stop.timeout);
         }
     }
 
@@ -184,8 +170,7 @@ impl Component {
                 if ending.exit.is_none() {
                     ending.exit = Some(exit);
                     // It needs no telling any more; what it has left behind has its time.
-                    self.told(turn);
-                    let Phase::Ending(ending) = &mut self.phase else { return };
+                    ending.hear(turn.now, self.spec.stop.timeout);
                     let uptime = at.since(ending.run.launched_at);
                     let (reason, step, run) = (ending.reason.clone(), ending.step, ending.run.id);
                     turn.tell(EventKind::Exited { exit });
@@ -241,17 +226,9 @@ impl Component {
             (Then::Judge, Sentence::Complete | Sentence::GiveUp(_))
             | (Then::Stop | Then::Unhealthy | Then::Replace, _) => from,
         };
-        let ending = Ending {
-            run,
-            step: EndStep::Asked { kill_at: turn.now + self.spec.stop.timeout },
-            asked_at: turn.now,
-            then,
-            reason: format!("{exit}; ending what it left behind"),
-            exit: Some(exit),
-            overdue_at: None,
-            from,
-            is_told: true,
-        };
+        let reason = format!("{exit}; ending what it left behind");
+        let time = (turn.now, self.spec.stop.timeout);
+        let ending = Ending::begin(run, then, reason, from, Some(exit), time);
         self.enter(Phase::Ending(Box::new(ending)), turn);
         turn.ask(Effect::TerminateRest { run: id, signal: self.spec.stop.signal });
     }

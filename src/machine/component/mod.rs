@@ -101,7 +101,7 @@ impl Component {
     }
 
     /// A component from the store, with its spec, in the hands of a new engine. What the old engine
-    /// was waiting for is asked for anew; a pause is over.
+    /// was waiting for is asked for anew; a pause is over, and a doubt stays until somebody has looked.
     #[must_use]
     pub fn restored(mut self, spec: Arc<ComponentSpec>, now: Time) -> Self {
         self.spec = spec;

@@ -191,7 +191,10 @@ impl Component {
         let changed = |role| probe_spec(&old.probes, role) != probe_spec(&self.spec.probes, role);
         match &mut alive.health {
             Health::Starting { deadline } => {
-                *deadline = self.spec.probes.startup_deadline.map(|limit| launched_at + limit);
+                let limit = self.spec.probes.startup_deadline;
+                if limit != old.probes.startup_deadline {
+                    *deadline = limit.map(|limit| launched_at + limit);
+                }
                 return self.renew_startup(old, turn);
             }
             Health::Unhealthy { probe: ProbeRole::Startup } => {

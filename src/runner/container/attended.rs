@@ -42,9 +42,12 @@ pub(super) struct Attended {
     pub(super) is_asked: bool,
     /// What is to be told, and has not arrived.
     pub(super) untold: Untold,
-    /// The stop command, while it runs.
-    pub(super) stopping: Option<(Arc<ComponentSpec>, JoinHandle<Stopped>)>,
+    /// The stop command, while it runs, and by what it was declared.
+    pub(super) stopping: Option<(Arc<ComponentSpec>, StopCommand)>,
 }
+
+/// A stop command that runs; its end says whether it has worked.
+pub(super) type StopCommand = JoinHandle<Result<bool, EngineError>>;
 
 /// What has not arrived.
 #[derive(Default)]
@@ -67,16 +70,6 @@ enum End {
     Signal(Arc<ComponentSpec>),
     /// Now.
     Kill,
-}
-
-/// What came of a stop command.
-pub(super) enum Stopped {
-    /// It has run, with success.
-    Worked,
-    /// It has failed, and must not leave the container to the kill alone.
-    Failed,
-    /// The engine could not run it, or does not say what came of it.
-    NotRun(EngineError),
 }
 
 impl Untold {
@@ -124,25 +117,29 @@ impl Attended {
             End::Signal(spec) => self.signal(place, &self.stop_signal(spec)).await,
             End::Kill => self.kill(place).await,
         };
-        let is_over = match told {
+        let runs = match told {
             Ok(true) => {
-                self.untold.is_said = false;
-                if std::mem::take(&mut self.untold.is_doubted) {
-                    place.answer(Answer::Doubt(None));
-                }
-                self.is_asked = true;
-                place.answer(Answer::Told);
+                self.arrived(place);
                 return true;
             }
-            Ok(false) => true,
+            Ok(false) => false,
             Err(error) => {
                 self.refused(place, &end, &error);
-                false
+                true
             }
         };
         self.untold.end = Some(end);
         self.try_again(place);
-        !is_over
+        runs
+    }
+
+    fn arrived(&mut self, place: &Place) {
+        self.untold.is_said = false;
+        if std::mem::take(&mut self.untold.is_doubted) {
+            place.answer(Answer::Doubt(None));
+        }
+        self.is_asked = true;
+        place.answer(Answer::Told);
     }
 
     /// Says why the container has not been told.
@@ -197,14 +194,11 @@ impl Attended {
             // Whoever waits for it is there.
             let begins = || begins.send(()).unwrap_or_default();
             let outcome = engine.run_telling(&id, argv, begins).await;
-            if outcome.as_ref().is_ok_and(|output| output.status == ExitStatus::Code(0)) {
-                return Stopped::Worked;
+            let worked = outcome.map(|output| output.status == ExitStatus::Code(0));
+            if !matches!(worked, Ok(true)) {
+                tracing::warn!(%instance, ?worked, "the stop command failed");
             }
-            tracing::warn!(%instance, ?outcome, "the stop command failed");
-            match outcome {
-                Err(error) => Stopped::NotRun(error),
-                Ok(_) => Stopped::Failed,
-            }
+            worked
         });
         if begun.await.is_ok() {
             self.stopping = Some((spec.clone(), stopping));
@@ -212,29 +206,26 @@ impl Attended {
         }
         match stopping.await {
             // It is begun when there is an engine again.
-            Ok(Stopped::NotRun(error)) if error.is_engine() => Err(error),
+            Ok(Err(error)) if error.is_engine() => Err(error),
             Ok(_) | Err(_) => self.signal(place, &self.stop_signal(spec)).await,
         }
     }
 
-    /// Waits for the end of the stop command; for ever, if there is none.
-    pub(super) async fn stopped(&mut self) -> Stopped {
+    /// Waits for the end of the stop command; for ever, if there is none. Whether it has worked.
+    pub(super) async fn stopped(&mut self) -> bool {
         match &mut self.stopping {
-            Some((_, stopping)) => stopping.await.unwrap_or(Stopped::Failed),
+            Some((_, stopping)) => matches!(stopping.await, Ok(Ok(true))),
             None => std::future::pending().await,
         }
     }
 
-    /// The stop command is over.
-    pub(super) fn after_command(&mut self, stopped: &Stopped) {
+    /// The stop command is over. One that has failed must not leave the container to the kill alone, and is
+    /// not begun twice, for it may have run.
+    pub(super) fn after_command(&mut self, worked: bool) {
         let Some((spec, _)) = self.stopping.take() else { return };
-        match stopped {
-            Stopped::Worked => {}
-            // It may have run: it is not begun twice.
-            Stopped::Failed | Stopped::NotRun(_) => {
-                self.untold.ask(End::Signal(spec));
-                self.untold.again = Some(Instant::now());
-            }
+        if !worked {
+            self.untold.ask(End::Signal(spec));
+            self.untold.again = Some(Instant::now());
         }
     }
 

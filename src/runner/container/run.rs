@@ -105,8 +105,8 @@ impl Task {
                 }
             }
         };
-        // From here on it is finished, and ended if it is not wanted any more.
         let saved = cursor(&place.home, place.run).map_err(|e| log_error(&e.to_string()))?;
+        // From here on it is finished, and ended if it is not wanted any more.
         let id = launch::make(&place, container.platform.as_deref(), &order).await?;
         let log = place.home.component_log(&place.instance);
         let pump =
@@ -225,8 +225,8 @@ impl Task {
                     None | Some(Order::Forget) => return None,
                     Some(order) => self.obey(attended, order).await,
                 },
-                stopped = attended.stopped() => {
-                    attended.after_command(&stopped);
+                worked = attended.stopped() => {
+                    attended.after_command(worked);
                     None
                 }
                 () = at_last(again) => self.deliver(attended).await,
