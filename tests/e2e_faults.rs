@@ -89,6 +89,15 @@ fn fault_05_a_probe_that_was_under_way_when_the_engine_died_is_no_failure() {
     assert_eq!(home.births("api").len(), 1);
 }
 
+/// Where the keeper keeps what a later one needs to find a process again.
+fn record_of(home: &TestHome, pid: u32) -> Option<PathBuf> {
+    let records = fs::read_dir(home.home().join("run/runs")).unwrap().flatten();
+    let is_of_it = |path: &PathBuf| {
+        fs::read_to_string(path).is_ok_and(|text| text.contains(&format!("pid {pid}\n")))
+    };
+    records.map(|entry| entry.path()).find(is_of_it)
+}
+
 #[test]
 fn fault_11_after_another_boot_nothing_is_adopted_or_signalled_and_everything_is_started() {
     let home = TestHome::new();
@@ -124,11 +133,7 @@ fn fault_11_after_another_boot_nothing_is_adopted_or_signalled_and_everything_is
     });
     let api = home.component("api");
     assert_eq!(api["restarts"]["in_window"], 0, "{api:#}");
-    let records = fs::read_dir(home.home().join("run/runs")).unwrap().flatten();
-    let old_record = records
-        .filter_map(|entry| fs::read_to_string(entry.path()).ok())
-        .any(|text| text.contains(&format!("pid {}\n", old.pid())));
-    assert!(!old_record, "a record of another boot is of no use");
+    assert_eq!(record_of(&home, old.pid()), None, "a record of another boot is of no use");
     old.signal(Signal::KILL);
     assert!(old.wait_gone(Duration::from_secs(60)));
 }
@@ -184,6 +189,34 @@ fn fault_14_a_damaged_state_is_replaced_by_the_last_good_one_and_what_runs_is_ta
         home.run(["apply"]).expect_code(0);
         assert_eq!(home.pid_of("web"), running[1], "{name}");
     }
+}
+
+/// What is left of a run that is over is removed in a calm moment; who is killed before leaves it.
+#[test]
+fn fault_14_the_run_that_is_alive_counts_and_not_the_one_before_it_that_left_a_record() {
+    let home = TestHome::new();
+    let api = home.troublemaker("api", &[]);
+    home.apply(&format!(
+        "components: {{ api: {{ command: {api}, restart: {{ backoff: {{ initial: 10ms }} }} }} }}\n"
+    ));
+    let backup = home.home().join("state.db.backup-1");
+    home.wait_for("a copy of the state", || backup.exists().then_some(()));
+    let victim = home.pid_of("api");
+    let path = record_of(&home, victim).unwrap();
+    let record = fs::read(&path).unwrap();
+    home.kill(victim);
+    home.wait_replaced("api", victim);
+    let running = home.pid_of("api");
+    home.kill_daemon();
+    damage(&home, |path| fs::remove_file(path).unwrap());
+    fs::write(&path, record).unwrap();
+    home.user().into_iter().for_each(|user| user.own(&path));
+    home.run(["daemon", "--detach"]).expect_code(0);
+    home.wait_ready("api");
+    assert_eq!((home.pid_of("api"), home.births("api").len()), (running, 2), "not restarted");
+    home.wait_for("the end of the old record", || (!path.exists()).then_some(()));
+    home.kill(running);
+    home.wait_replaced("api", running);
 }
 
 #[test]

@@ -16,6 +16,7 @@
 
 use std::collections::BTreeMap;
 use std::io;
+use std::ops::Bound;
 use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::sync::Arc;
@@ -353,7 +354,8 @@ impl Supervisor {
     }
 }
 
-/// The run of an instance that is alive, where the state knows of another one that is not, or of none.
+/// The run of an instance that is alive, where the state knows of an older one that is not, or of none.
+/// The keeper may know the older one as well: what is left of it is removed when there is time for it.
 fn lost_run(
     instance: &InstanceId,
     component: &Component,
@@ -365,12 +367,15 @@ fn lost_run(
     };
     // What the keeper does not start, it does not know either.
     let is_of_others = matches!(component.means(), Some(Means::Engine | Means::Others));
-    if is_of_others || component.run().is_some_and(|run| known.contains_key(&run)) {
+    if is_of_others || component.run().and_then(|run| known.get(&run)).is_some_and(is_alive) {
         return None;
     }
     let key = instance.to_string();
-    let of_it = known.values().rev().filter(|state| !Helpers::is_helper(state.run));
-    of_it.into_iter().find(|state| state.key == key && is_alive(state)).map(|state| state.run)
+    let after = component.run().map_or(Bound::Unbounded, Bound::Excluded);
+    let mut newer = known.range((after, Bound::Unbounded)).rev().map(|(_, state)| state);
+    newer
+        .find(|state| state.key == key && is_alive(state) && !Helpers::is_helper(state.run))
+        .map(|state| state.run)
 }
 
 /// The number of the next run. What was launched while the state could not be written is not in it, and
