@@ -7,6 +7,8 @@ from dataclasses import dataclass
 class Amount:
     sizes: tuple
     """Numbers of components."""
+    rounds: int
+    """How often all are started and stopped, for the median, the bare loop and stigmer by turns."""
     trials: int
     """Crashes of one component, one after the other."""
     asks: int
@@ -27,6 +29,7 @@ class Amount:
 
 FULL = Amount(
     sizes=(1000, 5000, 10_000),
+    rounds=7,
     trials=50,
     asks=50,
     applies=5,
@@ -38,6 +41,7 @@ FULL = Amount(
 )
 QUICK = Amount(
     sizes=(100, 200),
+    rounds=2,
     trials=5,
     asks=5,
     applies=2,
@@ -53,7 +57,7 @@ MISTAKES = 100
 SLOTS_OF_AN_INTERVAL = 100
 # Where nothing more happens for so long, nothing will: the only time after which something is wrong.
 STUCK_SECONDS = 60
-# A command that is repeated for its median is not begun again after so many seconds.
+# What is repeated for its median is not begun again after so many seconds.
 PATIENCE_SECONDS = 20
 
 # Row to the most that it should be, by number of components; None is any number.

@@ -81,9 +81,10 @@ class Life:
             self.alive = [one for one in self.alive if one not in set(victims)] + replaced
 
     def stop(self):
-        """All of them."""
+        """All of them, once they have lived."""
         with self._about("stop"):
             before = len(self.stamps.all())
+            time.sleep(LIVED_SECONDS)
             with Watched(self.alive) as watched:
                 act = lambda: self.supervisor.stop(COMMAND_SECONDS)
                 gone, ran = watched.end_by(act, COMMAND_SECONDS)
