@@ -9,7 +9,8 @@
 //! and whoever waits in `recv` sends it on. Order is kept.
 //!
 //! What is sent while messages are gathered, and is short, goes in packets of many: a thousand signals are
-//! one, so that the last is sent before the keeper is busy with the ends that come of the first.
+//! one, so that the last is sent before the keeper is busy with the ends that come of the first. The keeper
+//! tells of ends in the same way.
 //!
 //! Failure paths: the end of the connection means that the keeper is gone; `recv` says `None`, and so
 //! does every later call. A message that cannot be understood is an error of that message alone; the
@@ -26,14 +27,13 @@ use tokio::io::{Interest, Ready};
 use tokio::sync::Notify;
 
 use super::socket::{self, Packet, Received, Sent};
-use super::wire::{FromKeeper, Several, ToKeeper};
+use super::wire::{self, FromKeeper, SHORT, Several, ToKeeper, WireError};
 use crate::crash;
 
 /// The number of the descriptor that the keeper starts the engine with.
 pub const ENGINE_FD: i32 = 3;
 
-/// Longer messages are not gathered, and a packet of gathered ones is not longer than that by much.
-const SHORT: usize = 64;
+/// A packet of gathered messages is not longer than this by much.
 const PACKET: usize = 16 * 1024;
 
 /// How long a keeper that takes none of the last words is waited for.
@@ -44,6 +44,8 @@ const DEAF: Duration = Duration::from_secs(10);
 pub struct KeeperClient {
     socket: AsyncFd<OwnedFd>,
     queue: Mutex<VecDeque<Packet>>,
+    /// What came in one packet with a message that was taken already.
+    heard: Mutex<VecDeque<Result<FromKeeper, WireError>>>,
     /// Short messages that will go together, while they are gathered.
     gathered: Mutex<Option<Several>>,
     /// Wakes a waiting `recv` when something is queued.
@@ -58,6 +60,7 @@ impl KeeperClient {
         Ok(Self {
             socket: register(socket)?,
             queue: Mutex::new(VecDeque::new()),
+            heard: Mutex::new(VecDeque::new()),
             gathered: Mutex::new(None),
             queued: Notify::new(),
         })
@@ -72,6 +75,10 @@ impl KeeperClient {
     /// what is queued. May be dropped at any time without losing a message.
     pub async fn recv(&self) -> io::Result<Option<(FromKeeper, Option<OwnedFd>)>> {
         loop {
+            if let Some(message) = lock(&self.heard).pop_front() {
+                crash::point("heard the keeper");
+                return message.map(|message| Some((message, None))).map_err(io::Error::other);
+            }
             let is_queued = !self.queue().is_empty();
             let interest = if is_queued {
                 Interest::READABLE | Interest::WRITABLE
@@ -91,9 +98,13 @@ impl KeeperClient {
             let mut buffer = [0; 4096];
             let mut descriptors = Vec::new();
             let socket = self.socket.get_ref().as_fd();
-            let message = match socket::receive(socket, &mut buffer, &mut descriptors)? {
-                Received::Short(length) => FromKeeper::decode(buffer.get(..length).unwrap_or(&[])),
-                Received::Long(bytes) => FromKeeper::decode(&bytes),
+            let long;
+            let packet = match socket::receive(socket, &mut buffer, &mut descriptors)? {
+                Received::Short(length) => buffer.get(..length).unwrap_or(&[]),
+                Received::Long(bytes) => {
+                    long = bytes;
+                    long.as_slice()
+                }
                 Received::Garbage(why) => return Err(io::Error::other(why)),
                 Received::Nothing => {
                     guard.clear_ready_matching(Ready::READABLE);
@@ -101,7 +112,11 @@ impl KeeperClient {
                 }
                 Received::End => return Ok(None),
             };
-            let message = message.map_err(io::Error::other)?;
+            let mut messages = wire::messages(packet, FromKeeper::decode);
+            // A packet of none says nothing.
+            let Some(first) = messages.next() else { continue };
+            lock(&self.heard).extend(messages);
+            let message = first.map_err(io::Error::other)?;
             crash::point("heard the keeper");
             return Ok(Some((message, descriptors.into_iter().next())));
         }
@@ -221,7 +236,6 @@ fn register(socket: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::keeper::wire;
     use crate::model::RunId;
 
     fn drain(socket: &OwnedFd, messages: &mut Vec<ToKeeper>) -> bool {
@@ -304,6 +318,32 @@ mod tests {
     }
 
     #[tokio::test(flavor = "current_thread")]
+    async fn what_comes_together_is_heard_one_by_one() {
+        let (mine, theirs) = socket::pair().unwrap();
+        let client = KeeperClient::from_fd(mine).unwrap();
+        let mut several = Several::default();
+        for message in [FromKeeper::Gone { run: RunId(1) }, FromKeeper::ListEnd] {
+            let mut bytes = Vec::new();
+            message.encode(&mut bytes);
+            several.add(&bytes);
+            several.add(&[99]);
+        }
+        let nothing = Several::default().into_bytes();
+        for packet in [nothing, several.into_bytes()] {
+            let sent = socket::send_short(theirs.as_fd(), &packet, &[]).unwrap();
+            assert_eq!(sent, Sent::Done);
+        }
+        drop(theirs);
+        let heard = client.recv().await.unwrap().unwrap().0;
+        assert_eq!(heard, FromKeeper::Gone { run: RunId(1) });
+        // One that is of no use costs itself alone.
+        assert!(client.recv().await.is_err());
+        assert_eq!(client.recv().await.unwrap().unwrap().0, FromKeeper::ListEnd);
+        assert!(client.recv().await.is_err());
+        assert!(client.recv().await.unwrap().is_none());
+    }
+
+    #[tokio::test(flavor = "current_thread")]
     async fn what_is_gathered_goes_together_and_in_order() {
         let (mine, theirs) = socket::pair().unwrap();
         let client = KeeperClient::from_fd(mine).unwrap();
@@ -313,7 +353,7 @@ mod tests {
             while let Received::Short(length) =
                 socket::receive(theirs.as_fd(), &mut buffer, &mut Vec::new()).unwrap()
             {
-                let messages = wire::messages(&buffer[..length]);
+                let messages = wire::messages(&buffer[..length], ToKeeper::decode);
                 packets.push(messages.collect::<Result<_, _>>().unwrap());
             }
             packets

@@ -121,6 +121,8 @@ pub(super) struct Outbox {
     pub(super) refusal: Option<String>,
     /// This engine has said Hello. Before that it is told nothing.
     pub(super) greeted: bool,
+    /// It understands packets of several messages.
+    pub(super) takes_several: bool,
     /// The socket was full; its being writable again is waited for.
     pub(super) blocked: bool,
 }

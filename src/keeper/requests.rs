@@ -19,7 +19,7 @@ use super::record::{self, Record};
 use super::socket::{self, Received};
 use super::spawn::{Launch, MAX_RUN};
 use super::table::{Handle, News, Origin, Phase, Run, Tree};
-use super::wire::{self, Adopt, LaunchFailure, MAX_NAME, Scope, Spawn, ToKeeper};
+use super::wire::{self, Adopt, LaunchFailure, MAX_NAME, Scope, Spawn, TAKES_SEVERAL, ToKeeper};
 use super::{cgroup, clock, sys, tree};
 use crate::crash;
 use crate::model::{Exit, RunId};
@@ -68,7 +68,7 @@ impl Keeper {
                 }
             };
             let mut descriptor = descriptors.drain(..).next();
-            for message in wire::messages(packet) {
+            for message in wire::messages(packet, ToKeeper::decode) {
                 match message {
                     Ok(message) => {
                         crash::point("a request is there");
@@ -100,8 +100,9 @@ impl Keeper {
 
     fn handle_request(&mut self, message: ToKeeper, descriptor: Option<OwnedFd>) {
         match message {
-            ToKeeper::Hello { .. } => {
+            ToKeeper::Hello { version } => {
                 self.outbox.greeted = true;
+                self.outbox.takes_several = version >= TAKES_SEVERAL;
                 self.outbox.matters.insert(Matter::Welcome);
                 // What the start needed is not needed again; nothing is waiting yet.
                 crate::memory::give_back();

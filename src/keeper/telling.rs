@@ -11,9 +11,12 @@ use super::event_loop::{Ending, Keeper, Matter};
 use super::poller::Source;
 use super::socket::{self, Sent};
 use super::table::News;
-use super::wire::{FromKeeper, VERSION, Welcome};
+use super::wire::{FromKeeper, SHORT, Several, VERSION, Welcome};
 use crate::crash;
 use crate::model::RunId;
+
+/// A packet of several messages is not longer than this by much: the engine's buffer is of a page.
+const PACKET: usize = 3 * 1024;
 
 /// What a message was about, to take the right flag back once it is sent.
 enum Topic {
@@ -31,25 +34,67 @@ impl Keeper {
             let Some((topic, message)) = self.next_message() else { return };
             self.outgoing.clear();
             message.encode(&mut self.outgoing);
-            let Some(engine) = self.engine.socket() else { return };
-            let held = match &message {
-                FromKeeper::HeldFd { name } => self.held.get(name).map(AsFd::as_fd),
-                FromKeeper::Estate => self.outbox.estate.as_ref().map(AsFd::as_fd),
-                _ => None,
-            };
-            match socket::send_short(engine.as_fd(), &self.outgoing, held.as_slice()) {
-                Ok(Sent::Done) => {
-                    crash::point("told the engine");
-                    self.told(&topic);
+            match topic {
+                Topic::Run(..) if self.outbox.takes_several && self.outgoing.len() <= SHORT => {
+                    self.tell_together();
                 }
-                Ok(Sent::Full) => {
-                    self.outbox.blocked = true;
-                    self.poller.change(engine, Source::Engine, EventFlags::IN | EventFlags::OUT);
-                }
-                // The engine is gone; what it has not been told, the next one asks for.
-                Err(_) => self.disconnect_engine(),
+                Topic::Matter(_) | Topic::Run(..) => self.tell_alone(&topic, &message),
             }
         }
+    }
+
+    fn tell_alone(&mut self, topic: &Topic, message: &FromKeeper) {
+        if self.send(Some(message)) {
+            self.told(topic);
+        }
+    }
+
+    /// Tells short news of runs, as many as go into one packet: ends come in storms.
+    fn tell_together(&mut self) {
+        let mut packet = Several::default();
+        let mut told = Vec::new();
+        while packet.length() < PACKET
+            && let Some((Topic::Run(run, news), message)) = self.next_message()
+        {
+            self.outgoing.clear();
+            message.encode(&mut self.outgoing);
+            if self.outgoing.len() > SHORT {
+                break;
+            }
+            packet.add(&self.outgoing);
+            self.table.told(run, news);
+            told.push((run, news));
+        }
+        self.outgoing = packet.into_bytes();
+        if !self.send(None) {
+            for (run, news) in told {
+                self.table.announce(run, news);
+            }
+        }
+    }
+
+    /// Sends what is in `outgoing`, with the descriptor of this message if it has one. Whether the socket
+    /// has taken it.
+    fn send(&mut self, message: Option<&FromKeeper>) -> bool {
+        let Some(engine) = self.engine.socket() else { return false };
+        let held = match message {
+            Some(FromKeeper::HeldFd { name }) => self.held.get(name).map(AsFd::as_fd),
+            Some(FromKeeper::Estate) => self.outbox.estate.as_ref().map(AsFd::as_fd),
+            _ => None,
+        };
+        match socket::send_short(engine.as_fd(), &self.outgoing, held.as_slice()) {
+            Ok(Sent::Done) => {
+                crash::point("told the engine");
+                return true;
+            }
+            Ok(Sent::Full) => {
+                self.outbox.blocked = true;
+                self.poller.change(engine, Source::Engine, EventFlags::IN | EventFlags::OUT);
+            }
+            // The engine is gone; what it has not been told, the next one asks for.
+            Err(_) => self.disconnect_engine(),
+        }
+        false
     }
 
     fn next_message(&mut self) -> Option<(Topic, FromKeeper)> {

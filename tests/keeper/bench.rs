@@ -1,5 +1,7 @@
 //! A keeper in a home of its own, and the test as its engine.
 
+use std::cell::RefCell;
+use std::collections::VecDeque;
 use std::fs::{self, File};
 use std::io::{Read, Write};
 use std::mem::MaybeUninit;
@@ -20,7 +22,7 @@ use stigmer::keeper::KeeperConfig;
 use stigmer::keeper::record::{self, Record};
 use stigmer::keeper::socket::{self, Packet, Received, Sent};
 use stigmer::keeper::wire::{
-    Adopt, Exited, FromKeeper, LaunchFailure, LogTarget, RunPhase, RunState, Spawn, Spawned,
+    self, Adopt, Exited, FromKeeper, LaunchFailure, LogTarget, RunPhase, RunState, Spawn, Spawned,
     ToKeeper, Welcome,
 };
 use stigmer::model::{ExitStatus as Status, RunId};
@@ -44,6 +46,8 @@ pub(crate) struct Bench {
 /// One engine: the connection that its process handed over, and a line to that process.
 pub(crate) struct Engine {
     pub(crate) socket: OwnedFd,
+    /// What came in one packet with what was received last.
+    heard: RefCell<VecDeque<FromKeeper>>,
     control: UnixStream,
     pub(crate) pid: u32,
 }
@@ -333,7 +337,8 @@ impl Engine {
             RecvAncillaryMessage::ScmRights(mut descriptors) => descriptors.next(),
             _ => None,
         });
-        Self { socket: socket.unwrap(), control, pid: u32::from_le_bytes(pid) }
+        let (socket, pid) = (socket.unwrap(), u32::from_le_bytes(pid));
+        Self { socket, heard: RefCell::default(), control, pid }
     }
 
     pub(crate) fn greet(&self) -> Welcome {
@@ -355,12 +360,19 @@ impl Engine {
 
     /// The next message.
     pub(crate) fn receive(&self) -> (FromKeeper, Option<OwnedFd>) {
+        if let Some(message) = self.heard.borrow_mut().pop_front() {
+            return (message, None);
+        }
         let mut buffer = vec![0; 64 * 1024];
         let mut descriptors = Vec::new();
         wait_readable(self.socket.as_fd(), "the keeper says something");
         match socket::receive(self.socket.as_fd(), &mut buffer, &mut descriptors).unwrap() {
             Received::Short(length) => {
-                (FromKeeper::decode(&buffer[..length]).unwrap(), descriptors.pop())
+                let mut messages =
+                    wire::messages(&buffer[..length], FromKeeper::decode).map(Result::unwrap);
+                let first = messages.next().unwrap();
+                self.heard.borrow_mut().extend(messages);
+                (first, descriptors.pop())
             }
             other => panic!("{other:?}"),
         }

@@ -3,6 +3,7 @@
 //! ```text
 //!   engine --ToKeeper--> SOCK_SEQPACKET --FromKeeper--> engine
 //!      one message a packet: [kind u8] [fields, little endian]
+//!      several short ones:   see [`Several`]
 //!      too long for a packet: [0x7f] and a sealed memfd that holds the message
 //! ```
 //!
@@ -20,13 +21,14 @@
 pub(super) mod codec;
 mod from_keeper;
 mod to_keeper;
+mod together;
 
 pub(super) use from_keeper::{
     detail_code, detail_from, read_exited, read_failure, stage_code, stage_from, write_exited,
     write_failure,
 };
 
-pub use to_keeper::{Several, messages};
+pub use together::{SHORT, Several, messages};
 
 use std::time::Duration;
 
@@ -34,8 +36,11 @@ use crate::model::spec::{LimitSpec, Rlimit};
 use crate::model::{Exit, LaunchStage, RunId, Time};
 
 /// The version of this protocol. 2: a keeper that can be replaced in place. 3: sockets that are handed
-/// down. 4: several messages in one packet.
-pub const VERSION: u32 = 4;
+/// down. 4: several messages of the engine in one packet. 5: of the keeper as well.
+pub const VERSION: u32 = 5;
+
+/// From this version on an engine takes several messages in one packet.
+pub const TAKES_SEVERAL: u32 = 5;
 
 /// The longest message in bytes; beyond it a message is refused by both sides. The kernel refuses
 /// arguments and environment of more than 6 MiB anyway.

@@ -19,63 +19,6 @@ const REHEARSE: u8 = 11;
 const REPLACE: u8 = 12;
 const AT_WORK: u8 = 13;
 const FREEZE: u8 = 14;
-const SEVERAL: u8 = 15;
-
-/// Messages that go together, in one packet.
-#[derive(Debug)]
-pub struct Several(Vec<u8>);
-
-impl Default for Several {
-    fn default() -> Self {
-        Self(vec![SEVERAL])
-    }
-}
-
-impl Several {
-    /// Adds a message that is encoded.
-    pub fn add(&mut self, message: &[u8]) {
-        Writer(&mut self.0).bytes(message);
-    }
-
-    /// Whether there is none.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.0.len() == 1
-    }
-
-    /// The length of the packet so far, in bytes.
-    #[must_use]
-    pub fn length(&self) -> usize {
-        self.0.len()
-    }
-
-    /// The packet.
-    #[must_use]
-    pub fn into_bytes(self) -> Vec<u8> {
-        self.0
-    }
-}
-
-/// The messages of a packet, in their order: one, or several that go together.
-pub fn messages(packet: &[u8]) -> impl Iterator<Item = Result<ToKeeper, WireError>> + '_ {
-    let (mut single, mut rest) = match packet.split_first() {
-        Some((&SEVERAL, rest)) => (None, rest),
-        Some(_) | None => (Some(packet), [].as_slice()),
-    };
-    std::iter::from_fn(move || {
-        if let Some(message) = single.take() {
-            return Some(ToKeeper::decode(message));
-        }
-        if rest.is_empty() {
-            return None;
-        }
-        let mut input = Reader(rest);
-        let message = input.bytes();
-        // What is cut short ends the packet.
-        rest = if message.is_ok() { input.0 } else { &[] };
-        Some(message.and_then(ToKeeper::decode))
-    })
-}
 
 impl ToKeeper {
     /// Appends the message to `buffer`.
@@ -264,6 +207,7 @@ fn rlimit_from(code: u8) -> Result<Rlimit, WireError> {
 mod tests {
     use proptest::prelude::*;
 
+    use super::super::messages;
     use super::*;
 
     fn bytes() -> impl Strategy<Value = Vec<u8>> {
@@ -371,40 +315,11 @@ mod tests {
 
         #[test]
         fn garbage_never_panics(kind in 0_u8..17, bytes in prop::collection::vec(any::<u8>(), 0..200)) {
-            let _ = messages(&bytes).count();
+            let _ = messages(&bytes, ToKeeper::decode).count();
             let mut with_kind = vec![kind];
             with_kind.extend_from_slice(&bytes);
-            let _ = messages(&with_kind).count();
+            let _ = messages(&with_kind, ToKeeper::decode).count();
         }
-    }
-
-    #[test]
-    fn messages_that_go_together_come_apart_in_their_order() {
-        let acks: Vec<_> = (0..3).map(|run| ToKeeper::Ack { run: RunId(run) }).collect();
-        let mut several = Several::default();
-        assert!(several.is_empty());
-        for ack in &acks {
-            let mut bytes = Vec::new();
-            ack.encode(&mut bytes);
-            let alone: Vec<_> = messages(&bytes).collect::<Result<_, _>>().unwrap();
-            assert_eq!(alone.as_slice(), std::slice::from_ref(ack));
-            several.add(&bytes);
-        }
-        let packet = several.into_bytes();
-        let together: Vec<_> = messages(&packet).collect::<Result<_, _>>().unwrap();
-        assert_eq!(together, acks);
-        // One that is of no use costs itself alone, and one that is cut short the rest.
-        let mut several = Several::default();
-        several.add(&[99]);
-        several.add(&[LIST]);
-        let packet = several.into_bytes();
-        let mixed: Vec<_> = messages(&packet).collect();
-        assert_eq!(mixed, [Err(WireError::Kind(99)), Ok(ToKeeper::List)]);
-        for length in 1..packet.len() {
-            assert!(messages(&packet[..length]).count() <= 2);
-        }
-        assert_eq!(messages(&[SEVERAL]).count(), 0);
-        assert_eq!(messages(&[]).collect::<Vec<_>>(), [Err(WireError::Short)]);
     }
 
     #[test]
