@@ -144,12 +144,13 @@ pub struct Alive {
     /// How far it has come.
     pub health: Health,
     /// The probes, as far as they have run.
+    #[serde(default, skip_serializing_if = "is_default")]
     pub probes: ProbeSet,
     /// Whether the program has ended, and only how is not known yet. The next engine asks anew.
     #[serde(skip)]
     pub is_over: bool,
     /// Whether its limits have changed, and its engine has not said that it has taken them.
-    #[serde(default, skip_serializing_if = "is_no")]
+    #[serde(default, skip_serializing_if = "is_default")]
     pub has_new_limits: bool,
 }
 
@@ -175,10 +176,13 @@ pub enum Health {
 #[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
 pub struct ProbeSet {
     /// Present while the component is starting, and afterwards with its last result.
+    #[serde(default, skip_serializing_if = "is_default")]
     pub startup: Option<ProbeRun>,
     /// Present once the component has started.
+    #[serde(default, skip_serializing_if = "is_default")]
     pub liveness: Option<ProbeRun>,
     /// Present once the component has started.
+    #[serde(default, skip_serializing_if = "is_default")]
     pub readiness: Option<ProbeRun>,
 }
 
@@ -225,9 +229,10 @@ pub struct Ending {
     /// Why, in plain words.
     pub reason: String,
     /// How the main process ended, once it has.
+    #[serde(default, skip_serializing_if = "is_default")]
     pub exit: Option<Exit>,
     /// When what SIGKILL was sent to should have ended by.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "is_default")]
     pub overdue_at: Option<Time>,
     /// How the component stood when it was told to end; what the status goes on to show.
     pub from: EndingFrom,
@@ -272,9 +277,9 @@ const fn is_yes(value: &bool) -> bool {
     *value
 }
 
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks for it")]
-const fn is_no(value: &bool) -> bool {
-    !*value
+/// Whether a value is the usual one, which a state is written without.
+pub(super) fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
 }
 
 /// What a component was before it was told to end.

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::phase::is_default;
 use crate::model::Time;
 use crate::model::spec::{BackoffSpec, RestartSpec};
 
@@ -16,17 +17,21 @@ use crate::model::spec::{BackoffSpec, RestartSpec};
 #[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
 pub struct Ledger {
     /// Failed starts in a row: the exponent of the next delay.
+    #[serde(default, skip_serializing_if = "is_default")]
     streak: u32,
     /// When restarts were made, oldest first; at most as many as the limit, or as fit the window.
+    #[serde(default, skip_serializing_if = "is_default")]
     made: VecDeque<Time>,
     /// Automatic restarts since the component was applied.
+    #[serde(default, skip_serializing_if = "is_default")]
     total: u64,
     /// The last automatic restart and why.
+    #[serde(default, skip_serializing_if = "is_default")]
     last: Option<(Time, String)>,
     /// State of the generator of jitter.
     seed: u64,
     /// Launches in a row that failed for want of something that others provide.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "is_default")]
     wants: u32,
 }
 

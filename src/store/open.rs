@@ -24,12 +24,12 @@ use super::{Store, StoreError};
 use crate::home::{beside, own_file};
 
 /// The layout that this program writes. Older ones are brought up to it, one step for each.
-pub const LAYOUT: i64 = 4;
+pub const LAYOUT: i64 = 5;
 
-const _: () = assert!(STEPS.len() == 4, "a step for each layout");
+const _: () = assert!(STEPS.len() == 5, "a step for each layout");
 
 /// How each layout is made from the one before it; the first from nothing.
-const STEPS: [&str; 4] = [
+const STEPS: [&str; 5] = [
     "CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
      CREATE TABLE projects (name TEXT PRIMARY KEY, data TEXT NOT NULL) WITHOUT ROWID;
      CREATE TABLE components (
@@ -80,6 +80,9 @@ const STEPS: [&str; 4] = [
      DROP TABLE events;
      ALTER TABLE history RENAME TO events;
      CREATE INDEX events_of ON events (project, component, id);",
+    // States are written without what is as in a new component, which older programs miss. Those that are
+    // there are understood as before.
+    "",
 ];
 
 /// How the store was found.

@@ -200,6 +200,26 @@ impl Bench {
 }
 
 #[test]
+fn a_state_is_written_without_what_is_as_in_a_new_component() {
+    let mut bench = Bench::up(process());
+    let written = |bench: &Bench| serde_json::to_string(&bench.component).expect("it is storable");
+    let usual = ["null", "[]", "false", "failures", "exits", "uptime_total", "probes", "made"];
+    let text = written(&bench);
+    for word in usual {
+        assert!(!text.contains(word), "{word} in {text}");
+    }
+    // What has happened is written, and comes back as it was.
+    bench.pass(secs(3));
+    bench.exit(Exit::code(1));
+    bench.pass(secs(60));
+    bench.launched();
+    let text = written(&bench);
+    let read: Component = serde_json::from_str(&text).expect("it is readable");
+    let spec = bench.component.spec().clone();
+    assert_eq!(read.restored(spec, bench.now), bench.component, "{text}");
+}
+
+#[test]
 fn s06_liveness_and_readiness_wait_for_startup() {
     let mut bench = Bench::up(with_probes());
     bench.probe(ProbeRole::Startup, Err("not yet"));

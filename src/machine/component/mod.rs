@@ -25,7 +25,7 @@ use serde::{Deserialize, Serialize};
 
 use super::phase::{
     AfterLaunch, Alive, EndStep, ExitRecord, Health, LastError, Means, Phase, Stability, Then,
-    Wish, probe_spec,
+    Wish, is_default, probe_spec,
 };
 use super::probe::{ProbeRun, Turn};
 use super::restart::Ledger;
@@ -34,7 +34,8 @@ use crate::model::{Body, EventKind, ProbeRole, RunId, State, StopReason, Time};
 
 pub use exchange::{Answer, Effect, Input, Step};
 
-/// One instance. Serialised without its spec, which is stored beside it.
+/// One instance. Serialised without its spec, which is stored beside it, and without what is as in a new
+/// component: a state is written with everything that happens.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 pub struct Component {
     #[serde(skip, default = "no_spec")]
@@ -42,19 +43,25 @@ pub struct Component {
     pub(super) wish: Wish,
     pub(super) phase: Phase,
     /// Dependencies whose condition does not hold.
+    #[serde(default, skip_serializing_if = "is_default")]
     pub(super) gate: Vec<String>,
     pub(super) ledger: Ledger,
+    #[serde(default, skip_serializing_if = "is_default")]
     pub(super) last_error: Option<LastError>,
     /// The last failure of a probe of the present run, until that probe passes (S13). Apart from the
     /// mishap before it, which the first failure of a program that is still starting must not hide.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "is_default")]
     pub(super) probe_error: Option<LastError>,
     /// Why nobody can vouch for what the present run is doing.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "is_default")]
     pub(super) doubt: Option<String>,
+    #[serde(default, skip_serializing_if = "is_default")]
     pub(super) exits: VecDeque<ExitRecord>,
+    #[serde(default, skip_serializing_if = "is_default")]
     pub(super) failures: u64,
+    #[serde(default, skip_serializing_if = "is_default")]
     pub(super) uptime_total: Duration,
+    #[serde(default, skip_serializing_if = "is_default")]
     sequence: u64,
     /// The state that was told last, so that each change is told once, also those inside one step.
     shown: State,
