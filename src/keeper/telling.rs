@@ -27,30 +27,22 @@ enum Topic {
 impl Keeper {
     /// Tells the engine as much as it takes.
     pub(super) fn tell(&mut self) {
-        while self.outbox.greeted && !self.outbox.blocked {
-            if self.engine.socket().is_none() {
-                return;
+        while self.outbox.greeted && !self.outbox.blocked && self.engine.socket().is_some() {
+            if self.outbox.takes_several && self.tell_together() {
+                continue;
             }
             let Some((topic, message)) = self.next_message() else { return };
             self.outgoing.clear();
             message.encode(&mut self.outgoing);
-            match topic {
-                Topic::Run(..) if self.outbox.takes_several && self.outgoing.len() <= SHORT => {
-                    self.tell_together();
-                }
-                Topic::Matter(_) | Topic::Run(..) => self.tell_alone(&topic, &message),
+            if self.send(Some(&message)) {
+                self.told(&topic);
             }
         }
     }
 
-    fn tell_alone(&mut self, topic: &Topic, message: &FromKeeper) {
-        if self.send(Some(message)) {
-            self.told(topic);
-        }
-    }
-
-    /// Tells short news of runs, as many as go into one packet: ends come in storms.
-    fn tell_together(&mut self) {
+    /// Tells short news of runs, as many as go into one packet: ends come in storms. False if what is to be
+    /// told next is something else, or nothing.
+    fn tell_together(&mut self) -> bool {
         let mut packet = Several::default();
         let mut told = Vec::new();
         while packet.length() < PACKET
@@ -65,12 +57,16 @@ impl Keeper {
             self.table.told(run, news);
             told.push((run, news));
         }
+        if packet.is_empty() {
+            return false;
+        }
         self.outgoing = packet.into_bytes();
         if !self.send(None) {
             for (run, news) in told {
                 self.table.announce(run, news);
             }
         }
+        true
     }
 
     /// Sends what is in `outgoing`, with the descriptor of this message if it has one. Whether the socket

@@ -3,8 +3,9 @@
     a tenth of the restarts ─> stop, sample, start ─> the next tenth ─> stop, sample, start ─> ...
 
 A sample is taken while all are stopped, for what a restart that is under way needs comes and goes; it is
-the least of several looks within a second. Memory may grow by a tolerance from the second tenth on, by
-which everything that is kept of a few runs has been kept; descriptors and threads may not grow.
+the least of several looks within a second. By the second tenth everything that is kept of a few runs has
+been kept. From then on memory may grow by a tolerance, from the first half to the second; descriptors and
+threads may not grow.
 """
 
 import json
@@ -23,8 +24,9 @@ from growth.life import COMMAND_SECONDS
 COMPONENTS = 10
 TENTHS = 10
 LOOKS, BETWEEN_LOOKS_SECONDS = 20, 0.05
-# Of the memory at the second tenth, and besides: the allocator takes what it takes in pieces.
-TOLERANCE, SPARE_KIB = 0.10, 512
+# Of the memory before, and besides: the allocator takes what it takes in pieces. From half to half; that is
+# 10 % and 512 KiB from the second tenth to the last.
+TOLERANCE, SPARE_KIB = 0.05, 256
 RESTART = {"max_restarts": "unlimited", "min_uptime": "1s", "backoff": {"initial": "0s"}}
 
 
@@ -111,8 +113,8 @@ def _grown(samples):
     second, last = samples[1], samples[-1]
     # Memory that a burst has needed is given back once it has been quiet, and a sample may be older than that:
     # what grows does so also where there is least of it.
-    middle = max(2, (len(samples) + 1) // 2)
-    earlier, later = samples[1:middle], samples[middle:] or [last]
+    middle = len(samples) // 2
+    earlier, later = samples[1:middle], samples[middle:]
     wrong = []
     for name, before in second.items():
         after = last[name]
