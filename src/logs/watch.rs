@@ -3,16 +3,18 @@
 //! ```text
 //!                 an event                        5 ms later
 //!   armed -------------------> resting --------------------------> armed       (each looks at the size)
-//!                                 | the file is gone                 ^
-//!                                 v            it came back          |
+//!                               ^ | | the file is gone                ^
+//!     it grows on and on, 10 ms +-+ v            it came back         |
 //!                              missing ------------------------------+
 //!   polled: where the kernel has no watch left, a look each second instead
 //! ```
 //!
 //! One task and one inotify descriptor for all logs. A watch is for one event and armed again after
 //! `REST`, so the component pays for at most one event in that time and the engine wakes up at most
-//! twice. First armed, then looked: a write between the two would go unseen. With nothing written
-//! nothing wakes up; a timer runs only while a log rests or has to be polled.
+//! twice. First armed, then looked: a write between the two would go unseen. A log that has grown when
+//! its rest is over, and again in the next one, is not armed before it has stood still: it costs no event,
+//! and a look each `FLOW`. With nothing written nothing wakes up; a timer runs only while a log rests or
+//! has to be polled.
 //!
 //! Failure paths
 //! - Overflow of the kernel's queue: every log is looked at and armed again.
@@ -87,6 +89,7 @@ pub(super) enum Command {
     /// A rotation needs the writer of the index; nobody else uses it meanwhile.
     Lend {
         instance: InstanceId,
+        path: PathBuf,
         done: oneshot::Sender<Option<Writer>>,
     },
     /// The rotation is over. Without a writer the index is opened anew.

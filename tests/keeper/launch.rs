@@ -14,7 +14,7 @@ use stigmer::keeper::wire::{
 use stigmer::model::spec::{LimitSpec, Rlimit};
 use stigmer::model::{ExitStatus, LaunchStage, Retry};
 
-use crate::bench::{Bench, code};
+use crate::bench::{Bench, code, until};
 
 /// Runs a program to its end and returns what it wrote.
 fn output(bench: &mut Bench, spawn: stigmer::keeper::wire::Spawn) -> String {
@@ -255,6 +255,20 @@ fn the_log_is_private_and_appended_to() {
     }
     assert_eq!(bench.log(), "one\none\ntwo\ntwo\n");
     assert_eq!(fs::metadata(bench.path("log")).unwrap().mode() & 0o777, 0o600);
+}
+
+/// A shared description would be locked at each write.
+#[test]
+fn stdout_and_stderr_have_positions_of_their_own() {
+    let mut bench = Bench::new();
+    let spawned = bench.spawn_shell("echo four; exec sleep 1000");
+    until("it has written", || (bench.log() == "four\n").then_some(()));
+    let position = |descriptor| {
+        let path = format!("/proc/{}/fdinfo/{descriptor}", spawned.pid);
+        let text = fs::read_to_string(path).unwrap();
+        text.lines().next().unwrap().split_whitespace().last().unwrap().to_owned()
+    };
+    assert_eq!((position(1), position(2)), ("5".into(), "0".into()));
 }
 
 #[test]

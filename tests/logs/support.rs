@@ -3,6 +3,7 @@
 use std::fs::OpenOptions;
 use std::future::Future;
 use std::io::Write as _;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -53,6 +54,17 @@ impl Logs {
     pub(crate) fn read(&self, names: &[&str], query: &Query) -> Vec<Line> {
         let sources = names.iter().map(|name| self.source(name)).collect();
         read(sources, query).map(Result::unwrap).collect()
+    }
+
+    /// Whether an inotify descriptor of this process has a watch on a log.
+    pub(crate) fn is_armed(&self, name: &str) -> bool {
+        let inode = std::fs::metadata(self.path(name)).unwrap().ino();
+        let watch = format!(" ino:{inode:x} ");
+        let infos = std::fs::read_dir("/proc/self/fdinfo").unwrap();
+        // Other tests close theirs meanwhile.
+        infos.filter_map(|info| std::fs::read_to_string(info.unwrap().path()).ok()).any(|info| {
+            info.lines().any(|line| line.starts_with("inotify") && line.contains(&watch))
+        })
     }
 
     pub(crate) fn set_clock(&self, seconds: i64) {

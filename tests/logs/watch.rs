@@ -1,6 +1,7 @@
 //! The watcher: growth, replacement, absence.
 
 use std::fs::{self, OpenOptions};
+use std::time::Duration;
 
 use stigmer::logs::{Extent, Query, extent};
 
@@ -127,4 +128,28 @@ async fn a_thousand_logs_are_watched_with_one_descriptor() {
     for name in &names {
         seen(&watcher, name, 4).await;
     }
+}
+
+#[tokio::test]
+async fn what_grows_on_and_on_is_not_armed_before_it_stands_still() {
+    let logs = Logs::new();
+    let watcher = logs.watched(&["api"]);
+    logs.append("api", "1\n");
+    let mut end = 2;
+    seen(&watcher, "api", end).await;
+    // Each look is answered with a line, so that it has grown in each rest.
+    for round in 0..20 {
+        logs.append("api", "2\n");
+        end += 2;
+        seen(&watcher, "api", end).await;
+        assert!(round < 4 || !logs.is_armed("api"), "armed in round {round}");
+    }
+    soon("a watch", async {
+        while !logs.is_armed("api") {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    })
+    .await;
+    logs.append("api", "3\n");
+    seen(&watcher, "api", end + 2).await;
 }

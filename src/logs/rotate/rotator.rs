@@ -3,7 +3,7 @@
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap, VecDeque};
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -206,7 +206,7 @@ async fn rotate(
             Err(error) => return (None, Err(error)),
         }
     };
-    let Some(writer) = borrow(watcher, &instance).await else {
+    let Some(writer) = borrow(watcher, &instance, &path).await else {
         // It is no longer declared, the daemon ends, or its index cannot be written, which is said
         // elsewhere.
         let discarded = prepared.discard(&path);
@@ -243,9 +243,11 @@ async fn rotate(
 async fn borrow(
     watcher: &mpsc::WeakUnboundedSender<Command>,
     instance: &InstanceId,
+    path: &Path,
 ) -> Option<Writer> {
     let (done, answer) = oneshot::channel();
-    watcher.upgrade()?.send(Command::Lend { instance: instance.clone(), done }).ok()?;
+    let (instance, path) = (instance.clone(), path.to_owned());
+    watcher.upgrade()?.send(Command::Lend { instance, path, done }).ok()?;
     answer.await.ok()?
 }
 

@@ -32,8 +32,6 @@ pub(super) enum Waiting {
 enum Rotation {
     /// As soon as it is due and has reached this position.
     From(u64),
-    /// It is under way, and perhaps asked for once more since.
-    Asked { again: bool },
     /// It failed, and somebody will remind of it.
     Later,
 }
@@ -45,6 +43,8 @@ pub(super) struct Log {
     pub(super) index: Option<Writer>,
     /// How it is kept; never rotated without.
     pub(super) keep: Option<Keep>,
+    /// It grew during its last rest.
+    pub(super) is_flowing: bool,
     rotation: Rotation,
     /// When the oldest rotated file gets too old.
     expires: Option<Timestamp>,
@@ -59,7 +59,8 @@ const TICK: Duration = Duration::from_millis(10);
 impl Log {
     pub(super) fn new(path: PathBuf, keep: Option<Keep>) -> Self {
         let waiting = Waiting::Until(Instant::now());
-        Self { path, waiting, index: None, keep, rotation: Rotation::From(0), expires: None }
+        let rotation = Rotation::From(0);
+        Self { path, waiting, index: None, keep, is_flowing: false, rotation, expires: None }
     }
 
     /// Looks at the file and takes note of it in the index. `None`: it is not there, or not a file.
@@ -118,28 +119,15 @@ impl Log {
         has_limit && self.index.as_ref().is_some_and(|index| index.header().stamp != 0)
     }
 
-    /// How it is kept, for a rotation that begins now; `None` if one is under way, or none is wanted.
-    pub(super) fn begin_rotation(&mut self) -> Option<Keep> {
-        let keep = self.keep.clone()?;
-        if let Rotation::Asked { again } = &mut self.rotation {
-            *again = true;
-            return None;
-        }
-        self.rotation = Rotation::Asked { again: false };
-        Some(keep)
-    }
-
-    /// The rotation is over. True: another one was asked for meanwhile, perhaps with other rules.
-    pub(super) fn end_rotation(&mut self, next: Next, expires: Option<Timestamp>) -> bool {
+    /// A rotation is over.
+    pub(super) fn end_rotation(&mut self, next: Next, expires: Option<Timestamp>) {
         self.expires = expires;
-        let again = self.rotation == Rotation::Asked { again: true };
         let known = self.index.as_ref().map(Writer::known_end);
         self.rotation = match next {
             Next::Look => Rotation::From(0),
             Next::Growth => Rotation::From(known.map_or(0, |end| end.saturating_add(GROWTH))),
             Next::Reminder => Rotation::Later,
         };
-        again
     }
 }
 

@@ -1,6 +1,10 @@
 //! The watching task: its state, and an answer to each thing that can happen to a log.
 
+#[cfg(test)]
+mod tests;
+
 use std::cmp::Reverse;
+use std::collections::hash_map::Entry;
 use std::collections::{BinaryHeap, HashMap, HashSet};
 use std::ffi::{OsStr, OsString};
 use std::io;
@@ -23,6 +27,9 @@ use crate::model::InstanceId;
 
 /// How long a log is left alone after an event.
 const REST: Duration = Duration::from_millis(5);
+
+/// How often a log is looked at that grows on and on: half the work, for times that are as much less exact.
+const FLOW: Duration = Duration::from_millis(10);
 
 /// How often a log is looked at for which there is no watch.
 const POLL: Duration = Duration::from_secs(1);
@@ -50,7 +57,10 @@ pub(super) struct Task {
     due: BinaryHeap<Reverse<(Instant, InstanceId)>>,
     /// For logs that are to be rotated.
     jobs: mpsc::UnboundedSender<Job>,
-    /// Logs with whose index a rotation is busy, also if they are not watched any more.
+    /// Logs that are being rotated, also if they are forgotten, or known again, meanwhile; and whether it was
+    /// asked for once more since.
+    rotating: HashMap<PathBuf, bool>,
+    /// Those with whose index it is busy.
     lent: HashSet<PathBuf>,
     /// Nothing is rotated any more, and who waits until nothing is.
     is_closed: bool,
@@ -87,6 +97,7 @@ impl Task {
             folders: HashMap::new(),
             due: BinaryHeap::new(),
             jobs,
+            rotating: HashMap::new(),
             lent: HashSet::new(),
             is_closed: false,
             closing: Vec::new(),
@@ -143,7 +154,9 @@ impl Task {
                 self.forget(&instance);
                 self.problems.forget(&instance);
             }
-            Command::Lend { instance, done } => drop(done.send(self.lend(&instance))),
+            Command::Lend { instance, path, done } => {
+                drop(done.send(self.lend(&instance, &path)));
+            }
             Command::GiveBack { path, writer, next, expires } => {
                 self.take_back(&path, writer, next, expires);
             }
@@ -181,8 +194,8 @@ impl Task {
         }
     }
 
-    fn lend(&mut self, instance: &InstanceId) -> Option<Writer> {
-        let log = self.logs.get_mut(instance).filter(|_| !self.is_closed)?;
+    fn lend(&mut self, instance: &InstanceId, path: &Path) -> Option<Writer> {
+        let log = self.logs.get_mut(instance).filter(|log| log.path == path && !self.is_closed)?;
         let writer = log.index.take()?;
         self.lent.insert(log.path.clone());
         Some(writer)
@@ -201,12 +214,13 @@ impl Task {
                 let _ = done.send(());
             }
         }
+        let again = self.rotating.remove(path).unwrap_or_default();
         let found = self.logs.iter_mut().find(|(_, log)| log.path == path);
         let Some((instance, log)) = found else { return };
         if was_lent {
             log.index = writer;
         }
-        let again = log.end_rotation(next, expires);
+        log.end_rotation(next, expires);
         let instance = instance.clone();
         self.look(&instance);
         if again {
@@ -214,12 +228,18 @@ impl Task {
         }
     }
 
-    /// Asks for a rotation.
+    /// Asks for a rotation. There is one at a time, whoever knows the log meanwhile: a second one would be in
+    /// the way of the first.
     fn ask(&mut self, instance: &InstanceId) {
-        let Some(log) = self.logs.get_mut(instance) else { return };
-        if let Some(keep) = log.begin_rotation() {
-            let (instance, path) = (instance.clone(), log.path.clone());
-            drop(self.jobs.send(Job { instance, path, keep }));
+        let Some(log) = self.logs.get(instance) else { return };
+        let Some(keep) = log.keep.clone() else { return };
+        match self.rotating.entry(log.path.clone()) {
+            Entry::Occupied(mut under_way) => drop(under_way.insert(true)),
+            Entry::Vacant(place) => {
+                let (instance, path) = (instance.clone(), place.key().clone());
+                place.insert(false);
+                drop(self.jobs.send(Job { instance, path, keep }));
+            }
         }
     }
 
@@ -245,13 +265,23 @@ impl Task {
             && let Some(Reverse((at, instance))) = self.due.pop()
         {
             if self.logs.get(&instance).is_some_and(|log| log.waiting == Waiting::Until(at)) {
-                self.arm(&instance);
+                self.end_rest(&instance);
                 turn += 1;
             }
             if turn == TURN {
                 turn = 0;
                 tokio::task::yield_now().await;
             }
+        }
+    }
+
+    /// A log that grew during its last rest, and during this one too, has no need of an event.
+    fn end_rest(&mut self, instance: &InstanceId) {
+        let is_flowing = self.logs.get(instance).is_some_and(|log| log.is_flowing);
+        if is_flowing && self.look(instance) {
+            self.rest(instance, FLOW);
+        } else {
+            self.arm(instance);
         }
     }
 
@@ -270,7 +300,10 @@ impl Task {
             Err(error) if error.kind() == io::ErrorKind::NotFound => self.miss(instance),
             Err(_) => self.rest(instance, POLL),
         }
-        self.look(instance);
+        let has_grown = self.look(instance);
+        if let Some(log) = self.logs.get_mut(instance) {
+            log.is_flowing = has_grown && matches!(log.waiting, Waiting::Armed(_));
+        }
     }
 
     fn rest(&mut self, instance: &InstanceId, duration: Duration) {
@@ -357,15 +390,16 @@ impl Task {
         }
     }
 
-    /// Looks at the size of a log: records it, and wakes who reads.
-    fn look(&mut self, instance: &InstanceId) {
+    /// Looks at the size of a log: records it, and wakes who reads. True: it has grown.
+    fn look(&mut self, instance: &InstanceId) -> bool {
         let Some(log) = self.logs.get_mut(instance).filter(|log| !self.lent.contains(&log.path))
         else {
-            return;
+            return false;
         };
+        let known = log.index.as_ref().map(Writer::known_end);
         let (extent, written) = match log.observe(&self.clock, &mut self.listing) {
             Ok(Some(observed)) => observed,
-            Ok(None) => return,
+            Ok(None) => return false,
             // Without an index there are no times, but there is a file that grows.
             Err(error) => {
                 let extent = crate::logs::extent(&log.path).unwrap_or_default();
@@ -385,7 +419,8 @@ impl Task {
                 }
             }
         }
-        let is_due = log.is_due(extent, (self.clock)());
+        let is_rotating = self.rotating.contains_key(&log.path);
+        let is_due = !is_rotating && log.is_due(extent, (self.clock)());
         let mut subscriptions = self.subscriptions.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(subscription) = subscriptions.get_mut(instance) {
             subscription.tell(extent);
@@ -394,5 +429,6 @@ impl Task {
         if is_due {
             self.ask(instance);
         }
+        known.is_some_and(|known| extent.end > known)
     }
 }
