@@ -155,8 +155,6 @@ pub(super) struct Keeper {
     pub(super) spare: Spare,
     /// Children may have ended that no signal tells of.
     pub(super) is_unswept: bool,
-    /// When to look for those at the earliest.
-    pub(super) next_sweep: Time,
     /// What is to be removed of runs that are forgotten: their records, and their cgroups.
     pub(super) leftovers: VecDeque<(RunId, Option<Box<Path>>)>,
     /// When that is to be done at the latest, if there is something to remove.
@@ -250,7 +248,6 @@ impl Keeper {
             held,
             spare: Spare::default(),
             is_unswept: false,
-            next_sweep: Time::default(),
             leftovers: VecDeque::new(),
             clean_by: None,
             blind_look: None,
@@ -300,7 +297,7 @@ impl Keeper {
                 crate::memory::give_back();
             }
             self.tell();
-            if self.is_unswept && self.next_sweep <= now {
+            if self.is_unswept {
                 if let Some(code) = self.reap_children() {
                     return code;
                 }
@@ -310,8 +307,7 @@ impl Keeper {
                 self.clean_up(LEFTOVERS);
             }
             let cleaning = self.clean_by.map(|by| by.min(calm_at));
-            let sweep = self.is_unswept.then_some(self.next_sweep);
-            let due = [self.engine.due(), self.blind_look, self.tidy_at, cleaning, sweep];
+            let due = [self.engine.due(), self.blind_look, self.tidy_at, cleaning];
             let timeout = due.into_iter().flatten().min().map(|due| due.since(now));
             if let Err(errno) = self.poller.wait(&mut events, timeout) {
                 // Only a bug makes epoll fail. Ending is the way that loses nothing: the next daemon

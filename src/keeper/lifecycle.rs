@@ -43,27 +43,12 @@ use crate::model::{Exit, ExitStatus, LaunchStage, RunId};
 /// after that, again when one of those that were seen has ended.
 const KILL_PASSES: u32 = 32;
 
-/// Looking through all children may take this long each time: a thousand take half of it.
-const SHORT_SWEEP: Duration = Duration::from_micros(50);
-
-/// So many times as long as a longer look took, the next one is put off: a tenth of the time is spent on it.
-const SWEEP_PAUSE: u32 = 9;
-
-/// At most so long, also if something else had the processor in the middle of it.
-const LONGEST_PAUSE: Duration = Duration::from_millis(5);
-
-/// How long to wait after a look through all children that took so long and found nothing. Only ends that no
-/// signal of their own tells of wait for it.
-fn pause_after(sweep: Duration) -> Duration {
-    if sweep <= SHORT_SWEEP { Duration::ZERO } else { (sweep * SWEEP_PAUSE).min(LONGEST_PAUSE) }
-}
-
 impl Keeper {
     /// Reaps the children that are said to have ended, and acts on that. Some code if the daemon ends.
     ///
     /// Signals of one kind are merged, so that others may have ended as well. Looking for these takes the
     /// longer the more children there are, and whoever waits for the ends that are known need not wait
-    /// for that: it is put off until they are told, and where there are thousands, not done for each end.
+    /// for that: it is put off until they are told.
     pub(super) fn reap_known(&mut self, pids: &[u32]) -> Option<ExitCode> {
         self.is_unswept = true;
         let mut code = None;
@@ -94,13 +79,7 @@ impl Keeper {
     fn sweep(&mut self, ended: &mut Vec<RunId>) -> Option<ExitCode> {
         self.is_unswept = false;
         let mut code = None;
-        loop {
-            let begun = clock::now();
-            let Some(reaped) = sys::reap(None) else {
-                let now = clock::now();
-                self.next_sweep = now + pause_after(now.since(begun));
-                break;
-            };
+        while let Some(reaped) = sys::reap(None) {
             code = code.or(self.reaped(&reaped, ended));
         }
         // Only now: several may have been killed for want of memory at one time.
@@ -503,18 +482,5 @@ fn marks<'a>(run: &Run, tag: &'a [u8], never: &'a [u32]) -> Marks<'a> {
         session: (session_is_certain && run.pid > 0).then_some(run.pid),
         tag,
         never,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn looking_through_all_children_takes_at_most_a_tenth_of_the_time() {
-        for (sweep, pause) in [(0, 0), (50, 0), (51, 459), (300, 2_700), (100_000, 5_000)] {
-            let pause = Duration::from_micros(pause);
-            assert_eq!(pause_after(Duration::from_micros(sweep)), pause, "after {sweep} µs");
-        }
     }
 }
