@@ -1,7 +1,6 @@
 //! The watcher: growth, replacement, absence.
 
 use std::fs::{self, OpenOptions};
-use std::time::Duration;
 
 use stigmer::logs::{Extent, Query, extent};
 
@@ -146,7 +145,7 @@ async fn what_grows_on_and_on_is_not_armed_before_it_stands_still() {
     }
     soon("a watch", async {
         while !logs.is_armed("api") {
-            tokio::time::sleep(Duration::from_millis(1)).await;
+            tokio::task::yield_now().await;
         }
     })
     .await;
