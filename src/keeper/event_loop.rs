@@ -1,7 +1,7 @@
 //! The keeper itself: one thread that waits for the next thing to happen and does it.
 //!
 //! ```text
-//!   signalfd ──┐                         ┌─► lifecycle: reap, settle trees
+//!   signalfd ──┐                         ┌─► reaping, lifecycle: ends, trees
 //!   engine   ──┤                         ├─► requests:  what the engine asks
 //!   barriers ──┼─► epoll_wait ─► one of ─┤
 //!   pidfds   ──┤   (no timeout unless    └─► engine:    start it again

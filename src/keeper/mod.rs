@@ -6,7 +6,8 @@
 //!        │  └── SOCK_SEQPACKET, fd 3 of the engine ─► client
 //!        └──fork/exec──► engine      (started again when it dies)
 //!
-//!   event_loop ── waits            lifecycle ── reap, settle      requests ── what the engine asks
+//!   event_loop ── waits            reaping ──── who has ended     requests ── what the engine asks
+//!   lifecycle ─── from fork to the last grandchild
 //!   telling ──── what it is told   table ────── what is known     engine ──── the engine's process
 //!   spawn, child ─ clone to exec   cgroup, tree ─ what belongs to a run
 //!   lend ───────── memory that a child borrows until it executes
@@ -65,6 +66,7 @@ pub mod lock;
 mod oom;
 mod poller;
 mod raw;
+mod reaping;
 pub mod record;
 mod requests;
 pub mod socket;
