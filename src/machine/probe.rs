@@ -5,9 +5,12 @@
 //!   Idle ────────▶ Running ───────────────▶ Idle (due: start + interval, never in the past)
 //! ```
 //!
-//! After the first success the next turn comes early, by a share of the interval that is the probe's own.
-//! Turns after a success begin at whole parts of the interval, each of which may be that of several probes:
-//! a thousand probes wake the daemon a few times a second rather than a hundred times.
+//! A probe that passes has times of its own, an interval apart, by which all probes are spread over it. To get
+//! there one turn comes early: after the start, and again if the daemon was held up and all turns were due at
+//! once, which would else be a burst for ever.
+//!
+//! Each of these times may be that of several probes: a thousand probes wake the daemon a few times a second
+//! rather than a hundred times.
 //!
 //! A probe never overlaps itself: it is either idle or running. Missed turns are skipped rather than
 //! made up for, so that a daemon that was suspended does not probe in a burst.
@@ -139,9 +142,9 @@ impl ProbeRun {
     /// Takes the answer to a turn; true if the verdict has changed. An answer to another turn is
     /// stale and changes nothing.
     ///
-    /// `place` is that of the probe among all others, from 0 to 1: after the first success the next turn
-    /// comes early by that share of the interval, so that probes of components that were started together
-    /// are spread over it.
+    /// `place` is that of the probe among all others, from 0 to 1: the share of the interval by which its times
+    /// come after those of the first. What fails, or failed and does not pass yet, is counted in whole intervals
+    /// from its own begin.
     pub fn answer(
         &mut self,
         now: Time,
@@ -154,15 +157,8 @@ impl ProbeRun {
         if current != sequence {
             return None;
         }
-        let is_first = self.last.is_none() && outcome.is_ok();
-        let early = if is_first && spec.interval >= SPREAD { place.clamp(0.0, 1.0) } else { 0.0 };
-        let mut due = since + spec.interval.mul_f64(1.0 - early);
-        // What fails is counted in whole intervals; what passes may be a part early, once: from then on
-        // turns are an interval apart.
-        if outcome.is_ok() && spec.interval >= SPREAD {
-            due = whole_part(due, spec.interval);
-        }
-        self.turn = Turn::Idle { due: due.max(now) };
+        let passes = outcome.is_ok();
+        let is_first = self.last.is_none();
         self.streak = match (&outcome, self.streak) {
             (Ok(()), Streak::Successes(count)) => Streak::Successes(count.saturating_add(1)),
             (Ok(()), Streak::Failures(_)) => Streak::Successes(1),
@@ -179,6 +175,11 @@ impl ProbeRun {
             }
             Streak::Successes(_) | Streak::Failures(_) => {}
         }
+        let due = since + spec.interval;
+        let may_be_early = is_first || self.verdict == Verdict::Passing;
+        let is_spread = passes && may_be_early && spec.interval >= SPREAD;
+        let due = if is_spread { own_time(due, spec.interval, place) } else { due };
+        self.turn = Turn::Idle { due: due.max(now) };
         Some(self.verdict)
     }
 
@@ -226,10 +227,14 @@ impl ProbeRun {
     }
 }
 
-/// The last time before this one, or this one itself, at which a part of the interval begins.
-fn whole_part(at: Time, interval: Duration) -> Time {
-    let part = u64::try_from((interval / PARTS).as_nanos()).unwrap_or(u64::MAX).max(1);
-    Time::from_nanos(at.as_nanos() / part * part)
+/// The last of the probe's own times that is not after this one.
+fn own_time(latest: Time, interval: Duration, place: f64) -> Time {
+    let nanos = |duration: Duration| u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX).max(1);
+    let offset = nanos(interval.mul_f64(place.clamp(0.0, 1.0)));
+    let (part, interval) = (nanos(interval / PARTS), nanos(interval));
+    let offset = offset / part * part;
+    let latest = latest.as_nanos();
+    Time::from_nanos(latest.saturating_sub(latest.saturating_sub(offset) % interval))
 }
 
 #[cfg(test)]
@@ -260,14 +265,19 @@ mod tests {
     }
 
     #[test]
-    fn the_second_turn_comes_early_by_its_place_and_the_others_at_the_interval() {
-        let begin = Time::from_secs(100);
+    fn a_turn_comes_early_to_get_to_its_own_times_and_the_others_at_the_interval() {
+        let begin = Time::from_secs(101);
         let spec = spec(INTERVAL);
         let mut probe = ProbeRun::new(begin);
         let second = turn(&mut probe, begin, true, &spec, 0.25);
-        assert_eq!(second, begin + Duration::from_millis(7_500));
-        let third = turn(&mut probe, second, false, &spec, 0.25);
+        assert_eq!(second, Time::from_nanos(102_500_000_000));
+        // Begun a little late, as turns are.
+        let late = Duration::from_micros(300);
+        let third = turn(&mut probe, second + late, true, &spec, 0.25);
         assert_eq!(third, second + INTERVAL);
+        // A failure is no reason to come early for the next one.
+        let fourth = turn(&mut probe, third + late, false, &spec, 0.25);
+        assert_eq!(fourth, third + late + INTERVAL);
         // What fails from the start is not hurried on to its threshold.
         let mut probe = ProbeRun::new(begin);
         assert_eq!(turn(&mut probe, begin, false, &spec, 0.25), begin + INTERVAL);
@@ -279,42 +289,79 @@ mod tests {
     }
 
     #[test]
-    fn probes_of_runs_that_began_together_are_spread_over_the_interval() {
-        let begin = Time::from_secs(100);
-        for count in [10_u64, 100, 1_000, 10_000] {
-            let mut slots = [0_u64; 10];
-            for run in 0..count {
-                let place = RunId(7_000 + run).place(1);
-                let mut probe = ProbeRun::new(begin);
-                let second = turn(&mut probe, begin, true, &spec(INTERVAL), place);
-                let share = second.since(begin).as_millis().min(9_999) / 1_000;
-                slots[usize::try_from(share).unwrap()] += 1;
-            }
-            let fair = count / 10;
-            assert!(slots.iter().all(|slot| slot.abs_diff(fair) <= fair / 10 + 1), "{slots:?}");
+    fn what_failed_passes_again_after_whole_intervals() {
+        let begin = Time::from_secs(101);
+        let spec = ProbeSpec { success_threshold: 2, ..spec(INTERVAL) };
+        let mut probe = ProbeRun::new(begin);
+        // Who starts need not wait longer than necessary.
+        let second = turn(&mut probe, begin, true, &spec, 0.25);
+        assert_eq!(second, Time::from_nanos(102_500_000_000));
+        let mut at = turn(&mut probe, second, true, &spec, 0.25);
+        for _ in 0..spec.failure_threshold {
+            at = turn(&mut probe, at + Duration::from_secs(1), false, &spec, 0.25);
         }
+        assert_eq!(probe.verdict, Verdict::Failing);
+        let next = turn(&mut probe, at, true, &spec, 0.25);
+        assert_eq!(next, at + INTERVAL);
+        // Then it goes back to its own times.
+        let last = turn(&mut probe, next, true, &spec, 0.25);
+        assert_eq!(probe.verdict, Verdict::Passing);
+        assert!(last < next + INTERVAL);
+        assert!(last.since(second).as_nanos().is_multiple_of(INTERVAL.as_nanos()));
+    }
+
+    /// How many of these times are in each tenth of the interval.
+    fn tenths(times: impl Iterator<Item = Time>) -> [u64; 10] {
+        let mut tenths = [0; 10];
+        for time in times {
+            let share = time.as_nanos() % u64::try_from(INTERVAL.as_nanos()).unwrap();
+            tenths[usize::try_from(share / 1_000_000_000).unwrap()] += 1;
+        }
+        tenths
     }
 
     #[test]
-    fn turns_that_pass_share_their_times_and_are_an_interval_apart() {
-        let begin = Time::from_nanos(100_123_456_789);
-        let spec = spec(INTERVAL);
-        let (late, part) = (Duration::from_micros(300), 50_000_000);
-        let mut times = std::collections::BTreeSet::new();
-        for run in 0..1_000 {
-            let mut probe = ProbeRun::new(begin);
-            let second = turn(&mut probe, begin, true, &spec, RunId(run).place(1));
-            // One whose place is the last does not come before its own turn.
-            assert!(second == begin || second.as_nanos().is_multiple_of(part), "{second:?}");
-            // Begun a little late, as turns are.
-            let third = turn(&mut probe, second + late, true, &spec, 0.5);
-            assert_eq!(third, whole_part(second, INTERVAL) + INTERVAL);
-            // A failure is no reason to come early for the next one.
-            let fourth = turn(&mut probe, third + late, false, &spec, 0.5);
-            assert_eq!(fourth, third + late + INTERVAL);
-            times.insert(second);
+    fn probes_of_runs_that_began_together_are_spread_over_the_interval() {
+        let begin = Time::from_secs(100);
+        for count in [10_u64, 100, 1_000, 10_000] {
+            let second = |run| {
+                let mut probe = ProbeRun::new(begin);
+                let second = turn(&mut probe, begin, true, &spec(INTERVAL), run_place(run));
+                assert!(second > begin && second <= begin + INTERVAL, "{second:?}");
+                second
+            };
+            let tenths = tenths((0..count).map(second));
+            let fair = count / 10;
+            assert!(tenths.iter().all(|all| all.abs_diff(fair) <= fair / 10 + 1), "{tenths:?}");
         }
-        assert!(times.len() <= 201, "{}", times.len());
+    }
+
+    fn run_place(run: u64) -> f64 {
+        RunId(7_000 + run).place(1)
+    }
+
+    #[test]
+    fn probes_that_were_held_up_together_are_spread_again() {
+        let begin = Time::from_secs(100);
+        let resumed = begin + Duration::from_secs(40);
+        let after = |run| {
+            let mut probe = ProbeRun::new(begin);
+            let second = turn(&mut probe, begin, true, &spec(INTERVAL), run_place(run));
+            assert!(second < resumed);
+            turn(&mut probe, resumed, true, &spec(INTERVAL), run_place(run))
+        };
+        let tenths = tenths((0..1_000).map(after));
+        assert!(tenths.iter().all(|all| all.abs_diff(100) <= 11), "{tenths:?}");
+    }
+
+    #[test]
+    fn turns_share_their_times() {
+        let begin = Time::from_nanos(100_123_456_789);
+        let second =
+            |run| turn(&mut ProbeRun::new(begin), begin, true, &spec(INTERVAL), run_place(run));
+        let times: std::collections::BTreeSet<Time> = (0..1_000).map(second).collect();
+        assert!(times.iter().all(|time| time.as_nanos().is_multiple_of(50_000_000)), "{times:?}");
+        assert_eq!(times.len(), 200);
     }
 
     #[test]
@@ -322,9 +369,9 @@ mod tests {
         let begin = Time::from_secs(100);
         let mut probe = ProbeRun::new(begin);
         turn(&mut probe, begin, true, &spec(INTERVAL), 0.25);
-        // The turns at 107.5, 117.5 and 127.5 were not written down.
+        // The turns at 102.5, 112.5 and 122.5 were not written down.
         probe.resume(begin + Duration::from_secs(30), INTERVAL);
-        assert_eq!(probe.deadline(), Some(begin + Duration::from_millis(37_500)));
+        assert_eq!(probe.deadline(), Some(begin + Duration::from_millis(32_500)));
         // What was under way is performed again at once, and what was never performed as well.
         let now = begin + Duration::from_secs(40);
         assert!(probe.begin(now, 2));
