@@ -4,10 +4,11 @@
 //! it started. It is over when its main process ends; what it leaves behind is killed. Dropping the
 //! future of [`Helpers::run`] kills it at once (S10).
 //!
-//! Launches of helpers under way are bounded, for the keeper has one queue: thousands of exec probes that it
-//! cannot start as fast as they come due would else stand before the signals and the launches of components,
-//! and be too late themselves by the time they are started. A probe that waits for its slot is late, and
-//! not failed: its timeout begins with the slot.
+//! Launches of helpers under way are bounded, for the keeper has one queue: many exec probes that come due
+//! together would else stand before the signals and the launches of components, and be too late themselves
+//! by the time they are started. A probe that waits for its slot is late, and not failed: its timeout begins
+//! with the slot. A launch that hangs (its folder is on a file server that is down) gives its slot back after
+//! a moment, for those that wait.
 //!
 //! ```text
 //!   run() ── Spawn(aux) ─▶ keeper ── Exited ─▶ told() ─▶ the waiting future
@@ -17,14 +18,19 @@
 
 use std::cell::Cell;
 use std::collections::HashMap;
+use std::future::poll_fn;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
+use std::pin::pin;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::Poll;
+use std::time::Duration;
 
 use tokio::io::AsyncReadExt;
 use tokio::net::unix::pipe;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
+use tokio::time::Instant;
 
 use super::launch::Recipe;
 use super::probe::CommandOutput;
@@ -40,8 +46,12 @@ const HELPER: u64 = 1 << 55;
 /// pipe is full would hang.
 const OUTPUT_KEPT: usize = 4096;
 
-/// Helpers that the keeper is asked to launch and has not launched yet, at most.
-const LAUNCHING: usize = 64;
+/// Helpers that the keeper is asked to launch and has not launched yet, at most: what a crash waits for that
+/// comes behind them is three milliseconds of work.
+const LAUNCHING: usize = 8;
+
+/// A launch that takes longer than this hangs, and does not count any more.
+const HANGS: Duration = Duration::from_millis(100);
 
 tokio::task_local! {
     /// The slot that was waited for before the time of a probe began.
@@ -62,7 +72,7 @@ pub struct Helpers {
     waiting: Arc<Mutex<HashMap<RunId, oneshot::Sender<End>>>>,
     slots: Arc<Semaphore>,
     /// Of those that are being launched, also if nobody waits for them any more.
-    launching: Arc<Mutex<HashMap<RunId, Slot>>>,
+    launching: Arc<Mutex<HashMap<RunId, (Instant, Slot)>>>,
 }
 
 impl Helpers {
@@ -80,15 +90,42 @@ impl Helpers {
         }
     }
 
-    /// Waits until there is a slot, and lets the first helper that `future` runs have it.
+    /// Waits until there is a slot, and lets the first helper that `future` runs have it. If it runs none for
+    /// a while, because it has something else to do before, others may have the slot.
     pub async fn with_slot<F: Future>(&self, future: impl FnOnce() -> F) -> F::Output {
         let slot = self.slot().await;
-        SLOT.scope(Cell::new(slot), async { future().await }).await
+        let with_slot = async {
+            let mut future = pin!(future());
+            let begun = poll_fn(|context| Poll::Ready(future.as_mut().poll(context))).await;
+            if let Poll::Ready(output) = begun {
+                return output;
+            }
+            let unused = SLOT.with(Cell::take);
+            if unused.is_some() {
+                SLOT.with(|slot| slot.set(unused));
+                tokio::select! {
+                    biased;
+                    output = &mut future => return output,
+                    () = tokio::time::sleep(HANGS) => drop(SLOT.with(Cell::take)),
+                }
+            }
+            future.await
+        };
+        SLOT.scope(Cell::new(slot), with_slot).await
     }
 
     /// `None` where slots are no longer given out, which does not happen.
     async fn slot(&self) -> Option<Slot> {
-        self.slots.clone().acquire_owned().await.ok()
+        let mut acquired = pin!(self.slots.clone().acquire_owned());
+        loop {
+            tokio::select! {
+                biased;
+                slot = &mut acquired => return slot.ok(),
+                () = tokio::time::sleep(HANGS) => {
+                    self.launching().retain(|_, (since, _)| since.elapsed() < HANGS);
+                }
+            }
+        }
     }
 
     /// Whether a run is a helper.
@@ -119,7 +156,7 @@ impl Helpers {
         let spawn = ToKeeper::Spawn(Box::new(recipe.helper(run, argv)));
         let sent = self.keeper.send(&spawn, &[writer.as_fd()]);
         sent.map_err(|error| of_daemon("cannot ask the keeper to start it", &error))?;
-        self.launching().extend(slot.map(|slot| (run, slot)));
+        self.launching().extend(slot.map(|slot| (run, (Instant::now(), slot))));
         // Only the helper and its children hold the writing end now.
         drop(writer);
         let (output, end) = collect(reader, ended).await;
@@ -184,7 +221,7 @@ impl Helpers {
         drop(self.keeper.send(message, &[]));
     }
 
-    fn launching(&self) -> MutexGuard<'_, HashMap<RunId, Slot>> {
+    fn launching(&self) -> MutexGuard<'_, HashMap<RunId, (Instant, Slot)>> {
         self.launching.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -270,5 +307,57 @@ impl Recipe {
     /// What an explanation of a failure speaks of.
     pub(super) fn asked<'a>(&'a self, program: &'a str) -> Asked<'a> {
         Asked { program, search_path: self.search_path(), working_dir: self.working_dir() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::{pending, ready};
+
+    use futures_util::future::{join_all, select};
+
+    use super::*;
+    use crate::keeper::socket;
+
+    /// With the other end of the connection, on which nobody answers.
+    fn helpers() -> (Helpers, OwnedFd) {
+        let (mine, its) = socket::pair().unwrap();
+        let keeper = Arc::new(KeeperClient::from_fd(mine).unwrap());
+        (Helpers::new(keeper, Time::ZERO), its)
+    }
+
+    #[tokio::test]
+    async fn a_launch_that_hangs_gives_its_slot_back() {
+        let (helpers, _keeper) = helpers();
+        let mut slots = Vec::new();
+        for _ in 0..LAUNCHING {
+            slots.push(helpers.slot().await.unwrap());
+        }
+        let hung = slots.pop().unwrap();
+        helpers.launching().insert(RunId(1), (Instant::now(), hung));
+        let slot = helpers.slot().await.unwrap();
+        assert!(helpers.launching().is_empty());
+        helpers.launching().insert(RunId(2), (Instant::now(), slot));
+        assert_eq!(helpers.slots.available_permits(), 0);
+        // One that does not hang keeps it.
+        assert_eq!(helpers.slots.available_permits(), 0);
+        drop(slots);
+        assert_eq!(helpers.slots.available_permits(), LAUNCHING - 1);
+    }
+
+    #[tokio::test]
+    async fn who_does_something_else_first_keeps_nobody_waiting() {
+        let (helpers, _keeper) = helpers();
+        let busy = join_all((0..LAUNCHING).map(|_| helpers.with_slot(pending::<()>)));
+        let other = async {
+            // All others have their slots by now.
+            while helpers.slots.available_permits() > 0 {
+                tokio::task::yield_now().await;
+            }
+            helpers.with_slot(|| ready(7)).await
+        };
+        let other = select(Box::pin(busy), Box::pin(other)).await;
+        let futures_util::future::Either::Right((7, _)) = other else { panic!() };
+        assert_eq!(helpers.slots.available_permits(), LAUNCHING);
     }
 }
