@@ -35,6 +35,7 @@ use super::freezer::Freezer;
 use super::lend::Stacks;
 use super::oom::OomKills;
 use super::poller::{Poller, Source};
+use super::reaping::Sweeps;
 use super::spare::Spare;
 use super::spawn::Ground;
 use super::table::{Table, Tree, Watch};
@@ -153,8 +154,7 @@ pub(super) struct Keeper {
     pub(super) freezers: BTreeMap<u32, Freezer>,
     pub(super) held: BTreeMap<String, OwnedFd>,
     pub(super) spare: Spare,
-    /// Children may have ended that no signal tells of.
-    pub(super) is_unswept: bool,
+    pub(super) sweeps: Sweeps,
     /// What is to be removed of runs that are forgotten: their records, and their cgroups.
     pub(super) leftovers: VecDeque<(RunId, Option<Box<Path>>)>,
     /// When that is to be done at the latest, if there is something to remove.
@@ -247,7 +247,7 @@ impl Keeper {
             freezers: BTreeMap::new(),
             held,
             spare: Spare::default(),
-            is_unswept: false,
+            sweeps: Sweeps::default(),
             leftovers: VecDeque::new(),
             clean_by: None,
             blind_look: None,
@@ -297,7 +297,7 @@ impl Keeper {
                 crate::memory::give_back();
             }
             self.tell();
-            if self.is_unswept {
+            if self.sweeps.due().is_some_and(|due| due <= now) {
                 if let Some(code) = self.reap_children() {
                     return code;
                 }
@@ -307,7 +307,8 @@ impl Keeper {
                 self.clean_up(LEFTOVERS);
             }
             let cleaning = self.clean_by.map(|by| by.min(calm_at));
-            let due = [self.engine.due(), self.blind_look, self.tidy_at, cleaning];
+            let due =
+                [self.engine.due(), self.blind_look, self.tidy_at, cleaning, self.sweeps.due()];
             let timeout = due.into_iter().flatten().min().map(|due| due.since(now));
             if let Err(errno) = self.poller.wait(&mut events, timeout) {
                 // Only a bug makes epoll fail. Ending is the way that loses nothing: the next daemon
@@ -330,6 +331,7 @@ impl Keeper {
             Source::Barrier(run) => self.handle_barrier(run),
             Source::Survivor(run) => self.handle_survivor(run),
             Source::Tree(run) => self.settle(run),
+            Source::Helper(run) => self.helper_ended(run),
         }
         None
     }

@@ -75,6 +75,9 @@ impl Keeper {
         self.handle_barrier(id);
         let status = identity::exit_status(reaped.status);
         let Some(run) = self.table.get_mut(id) else { return };
+        if let Some(end) = run.end.take() {
+            self.poller.unwatch(end);
+        }
         let failure = match &run.phase {
             Phase::Refused(failure) if failure.detail != Detail::Died => Some(failure.clone()),
             Phase::Refused(_) | Phase::Launching(_) => Some(died(id, status)),
@@ -106,6 +109,11 @@ impl Keeper {
                 Some(own) => own > 0,
                 None => run.order == Order::Live && self.oom_kills.have_risen(),
             };
+        if oom {
+            // The count is taken for told of after the next sweep. Until then somebody else's kill would be
+            // put down to it.
+            self.sweeps.hurry();
+        }
         if let Phase::Running(Handle::Survivor(pidfd)) = &run.phase {
             self.poller.unwatch(pidfd);
         }
@@ -217,7 +225,7 @@ impl Keeper {
         run.origin == Origin::Child
             && tree::own_children().is_some_and(|children| {
                 children.iter().all(|pid| {
-                    self.table.pids.contains_key(pid)
+                    self.table.has_child(*pid)
                         || self.engine.pid() == Some(*pid)
                         || self.freezers.contains_key(pid)
                 })

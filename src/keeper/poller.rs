@@ -21,6 +21,7 @@ pub(super) enum Source {
     Barrier(RunId),
     Survivor(RunId),
     Tree(RunId),
+    Helper(RunId),
 }
 
 impl Source {
@@ -31,6 +32,7 @@ impl Source {
             Self::Barrier(run) => (2 << 56) | run.0,
             Self::Survivor(run) => (3 << 56) | run.0,
             Self::Tree(run) => (4 << 56) | run.0,
+            Self::Helper(run) => (5 << 56) | run.0,
         }
     }
 
@@ -42,6 +44,7 @@ impl Source {
             2 => Some(Self::Barrier(run)),
             3 => Some(Self::Survivor(run)),
             4 => Some(Self::Tree(run)),
+            5 => Some(Self::Helper(run)),
             _ => None,
         }
     }

@@ -1,79 +1,290 @@
 //! Children that have ended: finding them, and taking them out of the process table.
+//!
+//! ```text
+//!   SIGCHLD ─► the child that it names
+//!         └──► all others: a sweep, once that one is told of; put off where it takes long
+//!   a helper's pidfd ─► that helper
+//! ```
+//!
+//! Signals of one kind are merged, so that of the end of a child no signal may tell. To find any child that
+//! has ended, the kernel goes through them, from the oldest to the newest: 0.1 µs for each, in which no
+//! other process can begin or end. One that is asked for by its number is found at once. Hence a sweep that
+//! took long is not done again for nineteen times as long, 20 ms at most.
+//!
+//! Helpers have a pidfd each. They end in masses (a thousand exec probes a second), so that many signals are
+//! merged, and they are the last to be found.
+//!
+//! Deliberately absent: a pidfd of each component. The kernel copies and closes all descriptors of the keeper
+//! in every child that it starts: with thousands that would take longer than the sweeps.
 
+use std::os::fd::OwnedFd;
 use std::process::ExitCode;
+use std::time::Duration;
+
+use rustix::event::epoll::EventFlags;
 
 use super::event_loop::Keeper;
+use super::poller::Source;
 use super::sys::{self, Reaped};
+use super::{clock, identity};
 use crate::crash;
-use crate::model::RunId;
+use crate::model::{RunId, Time};
+
+/// Going through all children may take this long at every end: one or two thousand take so long.
+const SHORT: Duration = Duration::from_micros(200);
+
+/// So many times as long as a longer one took, the next one is put off: a twentieth of the time is spent on it.
+const PAUSE: u32 = 19;
+
+/// At most so long, also if something else had the processor in the middle of it.
+const LONGEST_PAUSE: Duration = Duration::from_millis(20);
+
+/// After so many components' ends that took long to be found, each child is asked by its number: that takes
+/// longer than going through them, but finds all that have ended.
+const MANY: u32 = 3;
+
+/// When all children are gone through.
+#[derive(Debug, Default)]
+pub(super) struct Sweeps {
+    /// Children may have ended that no signal tells of.
+    are_wanted: bool,
+    not_before: Time,
+    /// Ends of components that took long to be found, since nothing was left to be found.
+    long_finds: u32,
+    /// Whatever has ended is to be found, however long that takes.
+    are_to_find_all: bool,
+}
+
+/// What going through the children up to the first that has ended has found.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Found {
+    Nothing,
+    /// The main process of a component.
+    Component,
+    /// Something else, for which nobody waits, or which is told of otherwise as well.
+    Other,
+}
+
+/// What is to be done next.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Next {
+    /// The same once more.
+    Again,
+    /// Each child is to be asked, and then the same once more.
+    AskAll,
+    /// It is over for now.
+    Stop,
+}
+
+impl Sweeps {
+    /// When the next one is due, if there is a reason for one.
+    pub(super) fn due(&self) -> Option<Time> {
+        self.are_wanted.then_some(self.not_before)
+    }
+
+    /// The next one is not put off, and finds all that have ended.
+    pub(super) fn hurry(&mut self) {
+        self.not_before = Time::ZERO;
+        self.are_to_find_all = true;
+    }
+
+    fn are_put_off(&self, now: Time) -> bool {
+        self.not_before > now
+    }
+
+    /// Children were gone through until `now`, which took so long.
+    fn looked(&mut self, now: Time, taken: Duration, found: Found) -> Next {
+        self.not_before = now + pause_after(taken);
+        if found == Found::Nothing {
+            *self = Self { not_before: self.not_before, ..Self::default() };
+            return Next::Stop;
+        }
+        self.are_wanted = true;
+        if taken <= SHORT {
+            return Next::Again;
+        }
+        self.long_finds += u32::from(found == Found::Component);
+        if self.long_finds >= MANY {
+            self.long_finds = 0;
+            return Next::AskAll;
+        }
+        if self.are_to_find_all { Next::Again } else { Next::Stop }
+    }
+}
+
+fn pause_after(taken: Duration) -> Duration {
+    if taken <= SHORT { Duration::ZERO } else { (taken * PAUSE).min(LONGEST_PAUSE) }
+}
+
+/// What is done about children that have ended.
+#[derive(Default)]
+struct Outcome {
+    /// The runs whose main process they were.
+    ended: Vec<RunId>,
+    /// The daemon ends.
+    code: Option<ExitCode>,
+}
 
 impl Keeper {
     /// Reaps the children that are said to have ended, and acts on that. Some code if the daemon ends.
     ///
-    /// Signals of one kind are merged, so that others may have ended as well. Looking for these takes the
-    /// longer the more children there are, and whoever waits for the ends that are known need not wait
-    /// for that: it is put off until they are told.
+    /// Others may have ended as well, but whoever waits for the ends that are known need not wait until
+    /// they are found.
     pub(super) fn reap_known(&mut self, pids: &[u32]) -> Option<ExitCode> {
-        self.is_unswept = true;
-        let mut code = None;
-        let mut ended = Vec::new();
-        for pid in pids {
-            if let Some(reaped) = sys::reap(Some(*pid)) {
-                code = code.or(self.reaped(&reaped, &mut ended));
-            }
-        }
+        self.sweeps.are_wanted = true;
+        let mut outcome = Outcome::default();
+        self.ask(pids, &mut outcome);
         // Without a group, orphans that have ended as well must be gone before the look at the tree.
         let is_grouped = |run: &RunId| self.table.get(*run).is_some_and(|run| run.group.is_some());
-        if !ended.iter().all(is_grouped) {
-            code = code.or(self.sweep(&mut ended));
+        if !outcome.ended.iter().all(is_grouped) {
+            self.sweep(&mut outcome);
+        } else if self.sweeps.are_put_off(clock::now()) {
+            self.ask_urgent(&mut outcome);
         }
-        self.settle_all(ended);
-        code
+        self.settle_all(outcome)
     }
 
     /// Reaps every child that has ended. Some code if the daemon ends.
     pub(super) fn reap_children(&mut self) -> Option<ExitCode> {
-        let mut ended = Vec::new();
-        let code = self.sweep(&mut ended);
-        self.settle_all(ended);
-        code
+        let mut outcome = Outcome::default();
+        self.sweep(&mut outcome);
+        self.settle_all(outcome)
     }
 
-    /// Whatever has ended, and was not known to have.
-    fn sweep(&mut self, ended: &mut Vec<RunId>) -> Option<ExitCode> {
-        self.is_unswept = false;
-        let mut code = None;
-        while let Some(reaped) = sys::reap(None) {
-            code = code.or(self.reaped(&reaped, ended));
+    /// Whatever has ended, and was not known to have; where that takes long, some of it is left to the next one.
+    fn sweep(&mut self, outcome: &mut Outcome) {
+        loop {
+            let begun = clock::now();
+            let reaped = sys::reap(None);
+            let now = clock::now();
+            let found = reaped.map_or(Found::Nothing, |reaped| self.reaped(&reaped, outcome));
+            match self.sweeps.looked(now, now.since(begun), found) {
+                Next::Again => {}
+                Next::AskAll => {
+                    let all: Vec<u32> = self.table.children().collect();
+                    self.ask(&all, outcome);
+                }
+                Next::Stop => break,
+            }
         }
         // Only now: several may have been killed for want of memory at one time.
         self.oom_kills.look();
-        code
     }
 
-    fn reaped(&mut self, reaped: &Reaped, ended: &mut Vec<RunId>) -> Option<ExitCode> {
+    /// Reaps those of these children that have ended.
+    fn ask(&mut self, pids: &[u32], outcome: &mut Outcome) {
+        for pid in pids {
+            if let Some(reaped) = sys::reap(Some(*pid)) {
+                self.reaped(&reaped, outcome);
+            }
+        }
+    }
+
+    /// The engine and freezers, without which nothing goes on.
+    fn ask_urgent(&mut self, outcome: &mut Outcome) {
+        let freezers = self.freezers.keys().copied();
+        let urgent: Vec<u32> = self.engine.pid().into_iter().chain(freezers).collect();
+        self.ask(&urgent, outcome);
+    }
+
+    /// Waits for the end of a helper that was launched just now. Without a descriptor for it, a signal or a
+    /// sweep will tell.
+    pub(super) fn watch_end(&self, id: RunId, pid: u32) -> Option<OwnedFd> {
+        let pidfd = identity::open(pid)?;
+        // Edge-triggered: of one that a debugger holds nothing can be taken yet.
+        let flags = EventFlags::IN | EventFlags::ET;
+        self.poller.watch(&pidfd, Source::Helper(id), flags).ok().map(|()| pidfd)
+    }
+
+    /// The pidfd of a helper is ready.
+    pub(super) fn helper_ended(&mut self, id: RunId) {
+        let Some(pid) = self.table.get(id).map(|run| run.pid) else { return };
+        if !self.table.has_child(pid) {
+            return;
+        }
+        let mut outcome = Outcome::default();
+        self.ask(&[pid], &mut outcome);
+        self.settle_all(outcome);
+    }
+
+    fn reaped(&mut self, reaped: &Reaped, outcome: &mut Outcome) -> Found {
         crash::point("reaped");
         if self.engine.pid() == Some(reaped.pid) {
-            return self.engine_ended(reaped.status);
-        }
-        if let Some(run) = self.table.pids.remove(&reaped.pid) {
+            outcome.code = outcome.code.or(self.engine_ended(reaped.status));
+        } else if let Some(run) = self.table.child_is_gone(reaped.pid) {
             self.main_reaped(run, reaped);
-            ended.push(run);
+            outcome.ended.push(run);
+            if self.table.get(run).is_some_and(|run| !run.aux) {
+                return Found::Component;
+            }
         } else if let Some(freezer) = self.freezers.remove(&reaped.pid) {
             self.freezer_ended(freezer);
         }
         // Anything else is an orphan that some run left to us: its end is noticed by whoever
         // waits for the tree.
-        None
+        Found::Other
     }
 
     /// Looks at the trees of runs whose main process was reaped.
-    fn settle_all(&mut self, ended: Vec<RunId>) {
-        for run in ended {
+    fn settle_all(&mut self, outcome: Outcome) -> Option<ExitCode> {
+        for run in outcome.ended {
             self.settle(run);
         }
         if self.blind_look.is_some() {
             self.settle_blind();
         }
+        outcome.code
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NOW: Time = Time::from_secs(9);
+    const LONG: Duration = Duration::from_micros(300);
+
+    #[test]
+    fn going_through_all_children_takes_at_most_a_twentieth_of_the_time() {
+        for (taken, pause) in [(0, 0), (200, 0), (201, 3_819), (300, 5_700), (90_000, 20_000)] {
+            let mut sweeps = Sweeps { are_wanted: true, ..Sweeps::default() };
+            let pause = Duration::from_micros(pause);
+            let next = sweeps.looked(NOW, Duration::from_micros(taken), Found::Nothing);
+            assert_eq!(next, Next::Stop);
+            assert_eq!(sweeps.not_before, NOW + pause, "after {taken} µs");
+            assert_eq!(sweeps.due(), None);
+            assert_eq!(sweeps.are_put_off(NOW), !pause.is_zero());
+        }
+    }
+
+    #[test]
+    fn what_takes_long_is_not_repeated_for_each_that_ended() {
+        let mut sweeps = Sweeps::default();
+        assert_eq!(sweeps.looked(NOW, SHORT, Found::Component), Next::Again);
+        assert_eq!(sweeps.due(), Some(NOW));
+        // Helpers are told of by their pidfds, and nobody waits for orphans.
+        for _ in 0..9 {
+            assert_eq!(sweeps.looked(NOW, LONG, Found::Other), Next::Stop);
+        }
+        assert_eq!(sweeps.due(), Some(NOW + LONG * PAUSE));
+        // A storm of crashes is not looked for one by one.
+        let nexts: Vec<Next> = (0..4).map(|_| sweeps.looked(NOW, LONG, Found::Component)).collect();
+        assert_eq!(nexts, [Next::Stop, Next::Stop, Next::AskAll, Next::Stop]);
+        assert_eq!(sweeps.looked(NOW, LONG, Found::Nothing), Next::Stop);
+        assert_eq!(sweeps.looked(NOW, LONG, Found::Component), Next::Stop);
+    }
+
+    #[test]
+    fn fault_17_who_was_killed_for_want_of_memory_is_found_at_once() {
+        let mut sweeps = Sweeps { are_wanted: true, ..Sweeps::default() };
+        assert_eq!(sweeps.looked(NOW, LONG, Found::Component), Next::Stop);
+        assert!(sweeps.are_put_off(NOW));
+        sweeps.hurry();
+        assert!(!sweeps.are_put_off(NOW));
+        assert_eq!(sweeps.looked(NOW, LONG, Found::Other), Next::Again);
+        assert_eq!(sweeps.looked(NOW, LONG, Found::Component), Next::Again);
+        assert_eq!(sweeps.looked(NOW, LONG, Found::Component), Next::AskAll);
+        assert_eq!(sweeps.looked(NOW, LONG, Found::Nothing), Next::Stop);
+        assert_eq!(sweeps.looked(NOW, LONG, Found::Component), Next::Stop);
     }
 }

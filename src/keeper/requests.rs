@@ -174,13 +174,12 @@ impl Keeper {
             .and_then(|launch| self.launch(launch, own_group));
         let run = launched.unwrap_or_else(|failure| Run::new(&key, aux, Phase::Failed(failure)));
         let has_failed = matches!(run.phase, Phase::Failed(_));
-        if !has_failed {
-            self.table.pids.insert(run.pid, id);
-        }
         self.count_launch();
-        self.table.insert(id, run);
         if has_failed {
+            self.table.insert(id, run);
             self.settle(id);
+        } else {
+            self.table.insert_child(id, run);
         }
     }
 
@@ -219,6 +218,9 @@ impl Keeper {
         run.spawned_at = spawned_at;
         run.origin = Origin::Child;
         run.group = cgroup.map(Into::into);
+        if aux {
+            run.end = self.watch_end(id, pid);
+        }
         Ok(run)
     }
 

@@ -164,9 +164,10 @@ impl Keeper {
         for (id, mut run) in estate.runs {
             self.watch_inherited(id, &mut run);
             if is_child(&run) {
-                self.table.pids.insert(run.pid, id);
+                self.table.insert_child(id, run);
+            } else {
+                self.table.insert(id, run);
             }
-            self.table.insert(id, run);
         }
         if let Some((pid, socket)) = estate.engine {
             // Its connection is kept, so that it does not take this keeper for dead; it is told nothing.
@@ -234,7 +235,7 @@ impl Keeper {
         for id in self.table.select(child) {
             let Some(pid) = self.table.get(id).map(|run| run.pid) else { continue };
             if !sys::is_child(pid) {
-                self.table.pids.remove(&pid);
+                self.table.child_is_gone(pid);
                 self.main_ended(id, ExitStatus::Unknown, Duration::ZERO);
                 self.settle(id);
             }

@@ -12,7 +12,7 @@
 //! that this takes is bounded by the number of runs; and nothing is lost when it dies, because the next
 //! one asks for everything.
 //!
-//! Invariants: a run whose phase holds a child has its pid in `pids`, and the reverse; a run with
+//! Invariants: a run whose phase holds a child has its pid in `children`, and the reverse; a run with
 //! untold flags is in `dirty` exactly once.
 
 use std::collections::{BTreeMap, VecDeque};
@@ -31,6 +31,8 @@ pub(super) struct Run {
     pub(super) aux: bool,
     /// The main process; 0 if there never was one.
     pub(super) pid: u32,
+    /// By which the end of a helper is noticed, also if its signal is merged with another's.
+    pub(super) end: Option<OwnedFd>,
     pub(super) inode: u64,
     pub(super) spawned_at: Time,
     pub(super) origin: Origin,
@@ -138,6 +140,7 @@ impl Run {
             key: key.into(),
             aux,
             pid: 0,
+            end: None,
             inode: 0,
             spawned_at: Time::ZERO,
             origin: Origin::Unseen,
@@ -208,7 +211,7 @@ impl Run {
 pub(super) struct Table {
     runs: BTreeMap<RunId, Run>,
     /// The runs whose main process is a child that has not been reaped.
-    pub(super) pids: BTreeMap<u32, RunId>,
+    children: BTreeMap<u32, RunId>,
     dirty: VecDeque<RunId>,
 }
 
@@ -227,6 +230,27 @@ impl Table {
 
     pub(super) fn insert(&mut self, id: RunId, run: Run) {
         self.runs.insert(id, run);
+    }
+
+    /// Adds a run whose main process is a child that has not been reaped.
+    pub(super) fn insert_child(&mut self, id: RunId, run: Run) {
+        self.children.insert(run.pid, id);
+        self.insert(id, run);
+    }
+
+    /// This child has been reaped, or was by somebody else. The run whose main process it was, if any.
+    pub(super) fn child_is_gone(&mut self, pid: u32) -> Option<RunId> {
+        self.children.remove(&pid)
+    }
+
+    /// The main processes that are children and have not been reaped.
+    pub(super) fn children(&self) -> impl Iterator<Item = u32> {
+        self.children.keys().copied()
+    }
+
+    /// Whether this is the main process of a run, and has not been reaped.
+    pub(super) fn has_child(&self, pid: u32) -> bool {
+        self.children.contains_key(&pid)
     }
 
     pub(super) fn remove(&mut self, run: RunId) -> Option<Run> {

@@ -1,10 +1,11 @@
 //! What belongs to a run ends with it, and nothing else does.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::process::{Command, Stdio};
 
 use rustix::process::Signal;
-use stigmer::keeper::wire::{Containment, RunPhase, Scope, ToKeeper};
+use stigmer::keeper::wire::{Containment, FromKeeper, RunPhase, Scope, ToKeeper};
 use stigmer::model::{ExitStatus, RunId};
 
 use crate::bench::{
@@ -226,6 +227,45 @@ fn helpers_end_with_the_engine_that_asked_for_them() {
         until("its record is removed", || bench.record(helper.run).is_none().then_some(()));
         assert_eq!(bench.state(component.run).phase, RunPhase::Running);
         bench.kill_tree(component.run);
+    });
+}
+
+#[test]
+fn helpers_whose_signals_were_merged_are_told_of_and_leave_no_descriptor() {
+    both(|mut bench| {
+        let keeper = bench.keeper.id();
+        let descriptors = || fs::read_dir(format!("/proc/{keeper}/fd")).unwrap().count();
+        let component = bench.spawn_shell("exec sleep 1000");
+        let before = descriptors();
+        let helpers: Vec<_> = (0..30)
+            .map(|_| {
+                let mut spawn = bench.program(&["sleep", "1000"]);
+                spawn.aux = true;
+                bench.spawn(spawn)
+            })
+            .collect();
+        assert!(descriptors() >= before + helpers.len());
+        // While it stands still, all signals become one.
+        signal(keeper, Signal::STOP);
+        until("the keeper stands still", || (state_of(keeper) == Some('T')).then_some(()));
+        for helper in &helpers {
+            signal(helper.pid, Signal::TERM);
+            until("it has ended", || (state_of(helper.pid) == Some('Z')).then_some(()));
+        }
+        signal(component.pid, Signal::INT);
+        signal(keeper, Signal::CONT);
+        let mut left: BTreeSet<_> = helpers.iter().map(|helper| helper.run).collect();
+        left.insert(component.run);
+        bench.engine.wait(|message| {
+            if let FromKeeper::Exited(exited) = message {
+                let is_component = exited.run == component.run;
+                let expected = if is_component { Signal::INT } else { Signal::TERM };
+                assert_eq!(code(&exited), ExitStatus::Signal(expected.as_raw()));
+                assert!(left.remove(&exited.run), "told twice of {}", exited.run);
+            }
+            left.is_empty().then_some(())
+        });
+        until("its descriptors are closed", || (descriptors() == before).then_some(()));
     });
 }
 
