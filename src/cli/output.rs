@@ -6,6 +6,7 @@
 //! pure functions that are given a [`Look`].
 
 use std::ffi::OsString;
+use std::fmt::Write as _;
 use std::io::{self, IsTerminal, Write};
 
 use anstyle::{AnsiColor, Style};
@@ -42,10 +43,18 @@ pub(super) struct Look {
 impl Look {
     /// Text in a style, if colour is used.
     pub(super) fn paint(self, style: Style, text: &str) -> String {
+        let mut painted = String::with_capacity(text.len());
+        self.paint_to(&mut painted, style, text);
+        painted
+    }
+
+    /// Adds text in a style, if colour is used, to another.
+    pub(super) fn paint_to(self, whole: &mut String, style: Style, text: &str) {
         if self.color && style != Style::new() && !text.is_empty() {
-            format!("{style}{text}{style:#}")
+            // To write to a string cannot fail.
+            let _ = write!(whole, "{style}{text}{style:#}");
         } else {
-            text.to_owned()
+            whole.push_str(text);
         }
     }
 }

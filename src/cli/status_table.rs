@@ -109,7 +109,7 @@ fn row(
     let (error, error_style) = words::last_error(component);
     let mut cells = vec![Cell::styled(symbol, style)];
     if with_project {
-        cells.push(Cell::plain(&component.project));
+        cells.push(Cell::plain(component.project.clone()));
     }
     cells.extend([
         Cell::plain(words::name_of(component)),
@@ -119,15 +119,15 @@ fn row(
     if wide {
         let ports: Vec<String> = component.ports.iter().map(ToString::to_string).collect();
         cells.extend([
-            Cell::plain(&component.kind),
+            Cell::plain(component.kind.clone()),
             Cell::plain(
                 component
                     .cpu_seconds_total
-                    .map_or_else(|| "-".into(), |seconds| format!("{seconds:.1}s")),
+                    .map_or_else(|| "-".to_owned(), |seconds| format!("{seconds:.1}s")),
             ),
-            Cell::plain(component.memory_bytes.map_or_else(|| "-".into(), words::bytes)),
+            Cell::plain(component.memory_bytes.map_or_else(|| "-".to_owned(), words::bytes)),
             Cell::plain(words::probes(component)),
-            Cell::plain(if ports.is_empty() { "-".into() } else { ports.join(",") }),
+            Cell::plain(if ports.is_empty() { "-".to_owned() } else { ports.join(",") }),
         ]);
     }
     cells.extend([

@@ -1,6 +1,8 @@
 //! A table that fits its terminal: columns are shed from the least important on, and the last one is
 //! cut. In a pipe there is no width, and nothing is shed or cut. Pure.
 
+use std::borrow::Cow;
+
 use anstyle::Style;
 use unicode_width::UnicodeWidthStr;
 
@@ -14,19 +16,22 @@ const NARROWEST_LAST: usize = 16;
 /// A text and its colour.
 #[derive(Clone, Debug)]
 pub(super) struct Cell {
-    text: String,
+    text: Cow<'static, str>,
+    width: usize,
     style: Style,
 }
 
 impl Cell {
     /// A cell without colour. Control characters are shown, never sent to the terminal.
-    pub(super) fn plain(text: impl Into<String>) -> Self {
+    pub(super) fn plain(text: impl Into<Cow<'static, str>>) -> Self {
         Self::styled(text, Style::new())
     }
 
     /// A cell with a colour.
-    pub(super) fn styled(text: impl Into<String>, style: Style) -> Self {
-        Self { text: harmless(&text.into()), style }
+    pub(super) fn styled(text: impl Into<Cow<'static, str>>, style: Style) -> Self {
+        let text = text.into();
+        let text = if text.contains(char::is_control) { harmless(&text).into() } else { text };
+        Self { width: width(&text), text, style }
     }
 }
 
@@ -71,8 +76,7 @@ impl Table {
             self.columns.iter().map(|column| Cell::styled(column.head, BOLD)).collect();
         let mut text = String::new();
         for row in std::iter::once(&heads).chain(&self.rows) {
-            text.push_str(&line(row, &shown, &widths, look));
-            text.push('\n');
+            line(&mut text, row, &shown, &widths, look);
         }
         text
     }
@@ -95,8 +99,8 @@ impl Table {
 
     fn width_of(&self, column: usize) -> usize {
         let cells = self.rows.iter().filter_map(|row| row.get(column));
-        let widest = cells.map(|cell| cell.text.width()).max().unwrap_or(0);
-        let head = self.columns[column].head.width();
+        let widest = cells.map(|cell| cell.width).max().unwrap_or(0);
+        let head = width(self.columns[column].head);
         if column == 0 { 2 } else { widest.max(head) }
     }
 }
@@ -105,26 +109,38 @@ const fn gap(column: usize) -> usize {
     if column == 0 { 1 } else { GAP }
 }
 
-fn line(row: &[Cell], shown: &[usize], widths: &[usize], look: Look) -> String {
-    let mut text = String::new();
+/// Adds a line to the text.
+fn line(text: &mut String, row: &[Cell], shown: &[usize], widths: &[usize], look: Look) {
+    let begin = text.len();
     let mut used = 0;
     for (position, (column, width)) in shown.iter().zip(widths).enumerate() {
         let Some(cell) = row.get(*column) else { continue };
         let is_last = position + 1 == shown.len();
         let room = look.width.map_or(usize::MAX, |width| width.saturating_sub(used));
-        let content = if is_last { cut(&cell.text, room, look) } else { cell.text.clone() };
-        let padding =
-            if is_last { 0 } else { width.saturating_sub(content.width()) + gap(*column) };
-        used += content.width() + padding;
-        text.push_str(&look.paint(cell.style, &content));
-        text.push_str(&" ".repeat(padding));
+        if is_last && cell.width > room {
+            look.paint_to(text, cell.style, &cut(&cell.text, room, look));
+        } else {
+            look.paint_to(text, cell.style, &cell.text);
+        }
+        if !is_last {
+            let padding = width.saturating_sub(cell.width) + gap(*column);
+            used += cell.width + padding;
+            text.extend(std::iter::repeat_n(' ', padding));
+        }
     }
-    text.trim_end().to_owned()
+    let length = text.get(begin..).unwrap_or_default().trim_end().len();
+    text.truncate(begin + length);
+    text.push('\n');
+}
+
+/// In cells of a terminal. What is ASCII, as most texts are, is seen at a glance.
+fn width(text: &str) -> usize {
+    if text.bytes().all(|byte| matches!(byte, b' '..=b'~')) { text.len() } else { text.width() }
 }
 
 /// The text, cut to `room` cells with a mark where something is missing.
 pub(super) fn cut(text: &str, room: usize, look: Look) -> String {
-    if text.width() <= room {
+    if width(text) <= room {
         return text.to_owned();
     }
     let mark = if look.utf8 { "…" } else { "~" };
