@@ -44,7 +44,16 @@ pub fn show_nanos(nanos: i64) -> String {
     jiff::Timestamp::from_nanosecond(nanos.into()).unwrap_or_default().to_string()
 }
 
-/// The whole status of the selected instances.
+/// How much is told of each component.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Extent {
+    /// Everything.
+    Whole,
+    /// What a table shows: of thousands, the rest takes as long again to make, to carry and to read.
+    Brief,
+}
+
+/// The status of the selected instances.
 #[must_use]
 pub fn status(
     world: &World<'_>,
@@ -52,6 +61,7 @@ pub fn status(
     clock: Clock,
     projects: &[&str],
     instances: &[InstanceId],
+    extent: Extent,
 ) -> v1::StatusResponse {
     v1::StatusResponse {
         schema_version: SCHEMA_VERSION,
@@ -63,7 +73,11 @@ pub fn status(
         components: instances
             .iter()
             .filter_map(|instance| {
-                Some(component(instance, world.fleet.get(instance)?, home, clock))
+                let found = world.fleet.get(instance)?;
+                Some(match extent {
+                    Extent::Whole => component(instance, found, home, clock),
+                    Extent::Brief => brief(instance, found, clock),
+                })
             })
             .collect(),
     }
@@ -106,7 +120,7 @@ fn project(name: &str, project: &Project) -> v1::Project {
     }
 }
 
-/// One component.
+/// One component, in full.
 #[must_use]
 pub fn component(
     instance: &InstanceId,
@@ -116,27 +130,11 @@ pub fn component(
 ) -> v1::Component {
     let view = component.view(clock.monotonic);
     let spec = component.spec();
-    let uptime = view.launched_at.map(|at| clock.monotonic.since(at).as_secs_f64());
     v1::Component {
-        project: instance.project.to_string(),
-        name: instance.component.to_string(),
-        replica: instance.replica,
         kind: kind(spec).into(),
-        wanted: view.wanted.as_str().into(),
-        state: view.state.as_str().into(),
-        reason: view.reason.clone(),
-        ready: view.ready,
         probes: Some(probes(component, spec, clock)),
-        pid: view.body.and_then(Body::pid),
-        container_id: view.body.and_then(Body::container).map(|id| id.as_str().to_owned()),
         started_at: view.launched_at.map(|at| clock.show(at)),
-        uptime_seconds: uptime,
-        restarts: Some(restarts(&view, spec, clock)),
         last_exit: component.exits().next().map(|record| exit(record, clock)),
-        last_error: view.last_error.map(|error| last_error(error, clock)),
-        waiting_for: view.waiting_for.to_vec(),
-        cpu_seconds_total: None,
-        memory_bytes: None,
         log_file: match spec.workload {
             Workload::Process(_) | Workload::Container(_) => text(&home.component_log(instance)),
             Workload::External => String::new(),
@@ -145,9 +143,31 @@ pub fn component(
         labels: spec.labels.clone(),
         mtbf_seconds: mtbf(&view),
         stage: view.stage.map(str::to_owned),
+        ..brief(instance, component, clock)
+    }
+}
+
+/// One component, as far as a table shows it.
+fn brief(instance: &InstanceId, component: &Component, clock: Clock) -> v1::Component {
+    let view = component.view(clock.monotonic);
+    let spec = component.spec();
+    v1::Component {
+        project: instance.project.to_string(),
+        name: instance.component.to_string(),
+        replica: instance.replica,
+        wanted: view.wanted.as_str().into(),
+        state: view.state.as_str().into(),
+        reason: view.reason.clone(),
+        ready: view.ready,
+        pid: view.body.and_then(Body::pid),
+        container_id: view.body.and_then(Body::container).map(|id| id.as_str().to_owned()),
+        uptime_seconds: view.launched_at.map(|at| clock.monotonic.since(at).as_secs_f64()),
+        restarts: Some(restarts(&view, spec, clock)),
+        last_error: view.last_error.map(|error| last_error(error, clock)),
+        waiting_for: view.waiting_for.to_vec(),
         unknown: view.doubt.map(str::to_owned),
-        log_problem: None,
         optional: spec.optional,
+        ..v1::Component::default()
     }
 }
 

@@ -141,7 +141,11 @@ impl Logs {
         chosen: &Chosen,
         printer: &mut Printer,
     ) -> Result<(), CliError> {
-        let request = v1::StatusRequest { selector: Some(chosen.selector.clone()), usage: false };
+        let request = v1::StatusRequest {
+            selector: Some(chosen.selector.clone()),
+            usage: false,
+            brief: true,
+        };
         let status = client.status(&request).await.map_err(|error| chosen.explain(error))?;
         chosen.check(&status.projects)?;
         printer.projects = status.projects.len() > 1;

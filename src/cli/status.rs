@@ -81,6 +81,7 @@ impl Status {
         let request = v1::StatusRequest {
             selector: Some(chosen.selector.clone()),
             usage: self.output != Format::Table || is_one_name(&self.names),
+            brief: self.output == Format::Table,
         };
         let table = if self.output == Format::Wide { Detail::Wide } else { Detail::Usual };
         if self.watch {

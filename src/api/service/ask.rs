@@ -9,7 +9,7 @@ use super::Service;
 use super::reply::ending;
 use crate::api::select::{self, Known};
 use crate::api::v1::{Component, Selector, StatusRequest, StatusResponse};
-use crate::api::view::{self, Clock};
+use crate::api::view::{self, Clock, Extent};
 use crate::model::InstanceId;
 use crate::supervisor::{Input, Look, Project, Request, World};
 
@@ -46,11 +46,12 @@ impl Service {
     ) -> Result<StatusResponse, Status> {
         let selector = request.selector.clone().unwrap_or_default();
         let (home, usage) = (self.home.clone(), request.usage);
+        let extent = if request.brief { Extent::Brief } else { Extent::Whole };
         let look = move |world: &World<'_>, clock: Clock| {
             let chosen = Chosen::new(&selector, world)?;
             let projects: Vec<&str> = chosen.projects.iter().map(String::as_str).collect();
             let runs = if usage { chosen.runs(world) } else { Vec::new() };
-            Ok((view::status(world, &home, clock, &projects, &chosen.instances), runs))
+            Ok((view::status(world, &home, clock, &projects, &chosen.instances, extent), runs))
         };
         let (mut status, runs) = self.look(look).await?.map_err(|error: Status| error)?;
         self.add_log_problems(&mut status.components);

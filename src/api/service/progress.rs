@@ -22,7 +22,7 @@ use super::reply::{ending, refused};
 use super::{Messages, Sender, Service, events, stream};
 use crate::api::v1::control_request::Action as Asked;
 use crate::api::v1::{self, Progress};
-use crate::api::view;
+use crate::api::view::{self, Extent};
 use crate::clock::instant_of;
 use crate::logs;
 use crate::machine::{Action, Component, Phase};
@@ -420,7 +420,7 @@ impl Follower {
             let cost = began.elapsed();
             let status = (is_due || outcome.is_some()).then(|| {
                 let projects: Vec<&str> = projects.iter().map(String::as_str).collect();
-                view::status(world, &home, clock, &projects, goal.instances())
+                view::status(world, &home, clock, &projects, goal.instances(), Extent::Whole)
             });
             (goal, status, outcome, cost, began.elapsed())
         });
