@@ -30,7 +30,6 @@ use std::time::Duration;
 use tokio::io::AsyncReadExt;
 use tokio::net::unix::pipe;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
-use tokio::time::Instant;
 
 use super::launch::Recipe;
 use super::probe::CommandOutput;
@@ -59,7 +58,47 @@ tokio::task_local! {
 }
 
 /// The right to ask the keeper for a launch, until it is made.
-pub type Slot = OwnedSemaphorePermit;
+#[derive(Debug)]
+struct Slot {
+    permit: Option<OwnedSemaphorePermit>,
+    /// Somebody else has got one in its place.
+    is_lent: bool,
+}
+
+impl Slot {
+    fn lend(&mut self) {
+        if let Some(permit) = self.permit.as_ref().filter(|_| !self.is_lent) {
+            permit.semaphore().add_permits(1);
+            self.is_lent = true;
+        }
+    }
+}
+
+impl Drop for Slot {
+    fn drop(&mut self) {
+        if let Some(permit) = self.permit.take_if(|_| self.is_lent) {
+            permit.forget();
+        }
+    }
+}
+
+/// Whether the slot that was waited for has not been used yet.
+fn is_unused() -> bool {
+    SLOT.with(|cell| {
+        let slot = cell.take();
+        let is_unused = slot.is_some();
+        cell.set(slot);
+        is_unused
+    })
+}
+
+fn lend_unused() {
+    SLOT.with(|cell| {
+        let mut slot = cell.take();
+        slot.iter_mut().for_each(Slot::lend);
+        cell.set(slot);
+    });
+}
 
 /// How a helper ended.
 type End = Result<ExitStatus, crate::keeper::wire::LaunchFailure>;
@@ -71,8 +110,8 @@ pub struct Helpers {
     next: Arc<AtomicU64>,
     waiting: Arc<Mutex<HashMap<RunId, oneshot::Sender<End>>>>,
     slots: Arc<Semaphore>,
-    /// Of those that are being launched, also if nobody waits for them any more.
-    launching: Arc<Mutex<HashMap<RunId, (Instant, Slot)>>>,
+    /// Of those that are being launched.
+    launching: Arc<Mutex<HashMap<RunId, Slot>>>,
 }
 
 impl Helpers {
@@ -91,7 +130,7 @@ impl Helpers {
     }
 
     /// Waits until there is a slot, and lets the first helper that `future` runs have it. If it runs none for
-    /// a while, because it has something else to do before, others may have the slot.
+    /// a while, because it has something else to do before, somebody else may be launched as well.
     pub async fn with_slot<F: Future>(&self, future: impl FnOnce() -> F) -> F::Output {
         let slot = self.slot().await;
         let with_slot = async {
@@ -100,13 +139,11 @@ impl Helpers {
             if let Poll::Ready(output) = begun {
                 return output;
             }
-            let unused = SLOT.with(Cell::take);
-            if unused.is_some() {
-                SLOT.with(|slot| slot.set(unused));
+            if is_unused() {
                 tokio::select! {
                     biased;
                     output = &mut future => return output,
-                    () = tokio::time::sleep(HANGS) => drop(SLOT.with(Cell::take)),
+                    () = tokio::time::sleep(HANGS) => lend_unused(),
                 }
             }
             future.await
@@ -116,16 +153,8 @@ impl Helpers {
 
     /// `None` where slots are no longer given out, which does not happen.
     async fn slot(&self) -> Option<Slot> {
-        let mut acquired = pin!(self.slots.clone().acquire_owned());
-        loop {
-            tokio::select! {
-                biased;
-                slot = &mut acquired => return slot.ok(),
-                () = tokio::time::sleep(HANGS) => {
-                    self.launching().retain(|_, (since, _)| since.elapsed() < HANGS);
-                }
-            }
-        }
+        let permit = self.slots.clone().acquire_owned().await.ok()?;
+        Some(Slot { permit: Some(permit), is_lent: false })
     }
 
     /// Whether a run is a helper.
@@ -156,10 +185,18 @@ impl Helpers {
         let spawn = ToKeeper::Spawn(Box::new(recipe.helper(run, argv)));
         let sent = self.keeper.send(&spawn, &[writer.as_fd()]);
         sent.map_err(|error| of_daemon("cannot ask the keeper to start it", &error))?;
-        self.launching().extend(slot.map(|slot| (run, (Instant::now(), slot))));
+        self.launching().extend(slot.map(|slot| (run, slot)));
         // Only the helper and its children hold the writing end now.
         drop(writer);
-        let (output, end) = collect(reader, ended).await;
+        let mut collected = pin!(collect(reader, ended));
+        let (output, end) = tokio::select! {
+            biased;
+            collected = &mut collected => collected,
+            () = tokio::time::sleep(HANGS) => {
+                self.launching().remove(&run);
+                collected.await
+            }
+        };
         guard.disarm();
         match end {
             Ok(status) => Ok(CommandOutput { status, output }),
@@ -221,7 +258,7 @@ impl Helpers {
         drop(self.keeper.send(message, &[]));
     }
 
-    fn launching(&self) -> MutexGuard<'_, HashMap<RunId, (Instant, Slot)>> {
+    fn launching(&self) -> MutexGuard<'_, HashMap<RunId, Slot>> {
         self.launching.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -256,6 +293,7 @@ impl Guard<'_> {
 impl Drop for Guard<'_> {
     fn drop(&mut self) {
         self.helpers.waiting().remove(&self.run);
+        self.helpers.launching().remove(&self.run);
         self.helpers.tell(&ToKeeper::KillTree { run: self.run });
     }
 }
@@ -312,12 +350,15 @@ impl Recipe {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
     use std::future::{pending, ready};
 
-    use futures_util::future::{join_all, select};
+    use futures_util::future::{Either, join_all, select};
 
     use super::*;
     use crate::keeper::socket;
+    use crate::model::InstanceId;
+    use crate::model::spec::{CommandSpec, ProcessSpec};
 
     /// With the other end of the connection, on which nobody answers.
     fn helpers() -> (Helpers, OwnedFd) {
@@ -326,23 +367,36 @@ mod tests {
         (Helpers::new(keeper, Time::ZERO), its)
     }
 
+    async fn recipe(helpers: &Helpers) -> Recipe {
+        let spec = ProcessSpec {
+            command: CommandSpec::Exec(vec!["true".into()]),
+            working_dir: "/".into(),
+            env: BTreeMap::new(),
+            user: None,
+            group: None,
+            umask: None,
+            nice: None,
+            rlimits: BTreeMap::new(),
+            sockets: BTreeMap::new(),
+        };
+        let instance = InstanceId::new("shop", "api", 0);
+        Recipe::prepare(&instance, &spec, &BTreeMap::new(), helpers).await.unwrap()
+    }
+
     #[tokio::test]
     async fn a_launch_that_hangs_gives_its_slot_back() {
         let (helpers, _keeper) = helpers();
-        let mut slots = Vec::new();
-        for _ in 0..LAUNCHING {
-            slots.push(helpers.slot().await.unwrap());
-        }
-        let hung = slots.pop().unwrap();
-        helpers.launching().insert(RunId(1), (Instant::now(), hung));
-        let slot = helpers.slot().await.unwrap();
-        assert!(helpers.launching().is_empty());
-        helpers.launching().insert(RunId(2), (Instant::now(), slot));
-        assert_eq!(helpers.slots.available_permits(), 0);
-        // One that does not hang keeps it.
-        assert_eq!(helpers.slots.available_permits(), 0);
-        drop(slots);
-        assert_eq!(helpers.slots.available_permits(), LAUNCHING - 1);
+        let recipe = recipe(&helpers).await;
+        let hung = join_all((0..=LAUNCHING).map(|_| helpers.run(&recipe, vec!["true".to_owned()])));
+        let mut hung = pin!(hung);
+        let all_wait = async {
+            while helpers.waiting().len() <= LAUNCHING {
+                tokio::task::yield_now().await;
+            }
+        };
+        // Of the last one the keeper hears when one of those before it has hung for long enough.
+        let Either::Right(_) = select(&mut hung, pin!(all_wait)).await else { panic!() };
+        assert_eq!(helpers.launching().len(), 1);
     }
 
     #[tokio::test]
@@ -357,7 +411,7 @@ mod tests {
             helpers.with_slot(|| ready(7)).await
         };
         let other = select(Box::pin(busy), Box::pin(other)).await;
-        let futures_util::future::Either::Right((7, _)) = other else { panic!() };
+        let Either::Right((7, _)) = other else { panic!() };
         assert_eq!(helpers.slots.available_permits(), LAUNCHING);
     }
 }
