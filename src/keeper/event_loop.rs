@@ -331,7 +331,7 @@ impl Keeper {
             Source::Barrier(run) => self.handle_barrier(run),
             Source::Survivor(run) => self.handle_survivor(run),
             Source::Tree(run) => self.settle(run),
-            Source::Helper(run) => self.helper_ended(run),
+            Source::Helper(run) => return self.helper_ended(run),
         }
         None
     }

@@ -39,18 +39,12 @@ const PAUSE: u32 = 19;
 /// At most so long, also if something else had the processor in the middle of it.
 const LONGEST_PAUSE: Duration = Duration::from_millis(20);
 
-/// After so many components' ends that took long to be found, each child is asked by its number: that takes
-/// longer than going through them, but finds all that have ended.
-const MANY: u32 = 3;
-
 /// When all children are gone through.
 #[derive(Debug, Default)]
 pub(super) struct Sweeps {
     /// Children may have ended that no signal tells of.
     are_wanted: bool,
     not_before: Time,
-    /// Ends of components that took long to be found, since nothing was left to be found.
-    long_finds: u32,
     /// Whatever has ended is to be found, however long that takes.
     are_to_find_all: bool,
 }
@@ -59,9 +53,9 @@ pub(super) struct Sweeps {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Found {
     Nothing,
-    /// The main process of a component.
-    Component,
-    /// Something else, for which nobody waits, or which is told of otherwise as well.
+    /// A helper that has a pidfd, by which others like it are found as well.
+    Helper,
+    /// Anything else.
     Other,
 }
 
@@ -70,8 +64,6 @@ enum Found {
 enum Next {
     /// The same once more.
     Again,
-    /// Each child is to be asked, and then the same once more.
-    AskAll,
     /// It is over for now.
     Stop,
 }
@@ -100,15 +92,9 @@ impl Sweeps {
             return Next::Stop;
         }
         self.are_wanted = true;
-        if taken <= SHORT {
-            return Next::Again;
-        }
-        self.long_finds += u32::from(found == Found::Component);
-        if self.long_finds >= MANY {
-            self.long_finds = 0;
-            return Next::AskAll;
-        }
-        if self.are_to_find_all { Next::Again } else { Next::Stop }
+        // Where helpers end all the time, there would always be another one.
+        let may_stop = found == Found::Helper && taken > SHORT && !self.are_to_find_all;
+        if may_stop { Next::Stop } else { Next::Again }
     }
 }
 
@@ -134,11 +120,8 @@ impl Keeper {
         self.sweeps.are_wanted = true;
         let mut outcome = Outcome::default();
         self.ask(pids, &mut outcome);
-        // Without a group, orphans that have ended as well must be gone before the look at the tree.
-        let is_grouped = |run: &RunId| self.table.get(*run).is_some_and(|run| run.group.is_some());
-        if !outcome.ended.iter().all(is_grouped) {
-            self.sweep(&mut outcome);
-        } else if self.sweeps.are_put_off(clock::now()) {
+        self.sweep_for_orphans(&mut outcome);
+        if self.sweeps.are_put_off(clock::now()) {
             self.ask_urgent(&mut outcome);
         }
         self.settle_all(outcome)
@@ -151,24 +134,37 @@ impl Keeper {
         self.settle_all(outcome)
     }
 
-    /// Whatever has ended, and was not known to have; where that takes long, some of it is left to the next one.
+    /// Without a group, orphans that have ended as well must be gone before the look at the tree: with them
+    /// it takes far longer.
+    fn sweep_for_orphans(&mut self, outcome: &mut Outcome) {
+        let is_grouped = |run: &RunId| self.table.get(*run).is_some_and(|run| run.group.is_some());
+        if !outcome.ended.iter().all(is_grouped) {
+            self.sweeps.hurry();
+            self.sweep(outcome);
+        }
+    }
+
+    /// Whatever has ended, and was not known to have. It stops early where helpers end all the time: who is
+    /// younger than the one that was found is left to the next sweep.
     fn sweep(&mut self, outcome: &mut Outcome) {
         loop {
             let begun = clock::now();
             let reaped = sys::reap(None);
             let now = clock::now();
             let found = reaped.map_or(Found::Nothing, |reaped| self.reaped(&reaped, outcome));
-            match self.sweeps.looked(now, now.since(begun), found) {
-                Next::Again => {}
-                Next::AskAll => {
-                    let all: Vec<u32> = self.table.children().collect();
-                    self.ask(&all, outcome);
-                }
-                Next::Stop => break,
+            if self.sweeps.looked(now, now.since(begun), found) == Next::Again {
+                continue;
+            }
+            if found == Found::Nothing {
+                // Only now: several may have been killed for want of memory at one time.
+                self.oom_kills.look();
+                return;
+            }
+            self.ask_urgent(outcome);
+            if !self.sweeps.are_to_find_all {
+                return;
             }
         }
-        // Only now: several may have been killed for want of memory at one time.
-        self.oom_kills.look();
     }
 
     /// Reaps those of these children that have ended.
@@ -180,11 +176,15 @@ impl Keeper {
         }
     }
 
-    /// The engine and freezers, without which nothing goes on.
+    /// The engine and freezers, without which nothing goes on. And who was killed for want of memory is to be
+    /// found while the count still tells of it.
     fn ask_urgent(&mut self, outcome: &mut Outcome) {
         let freezers = self.freezers.keys().copied();
         let urgent: Vec<u32> = self.engine.pid().into_iter().chain(freezers).collect();
         self.ask(&urgent, outcome);
+        if self.oom_kills.have_risen() {
+            self.sweeps.hurry();
+        }
     }
 
     /// Waits for the end of a helper that was launched just now. Without a descriptor for it, a signal or a
@@ -196,15 +196,16 @@ impl Keeper {
         self.poller.watch(&pidfd, Source::Helper(id), flags).ok().map(|()| pidfd)
     }
 
-    /// The pidfd of a helper is ready.
-    pub(super) fn helper_ended(&mut self, id: RunId) {
-        let Some(pid) = self.table.get(id).map(|run| run.pid) else { return };
+    /// The pidfd of a helper is ready. Some code if the daemon ends.
+    pub(super) fn helper_ended(&mut self, id: RunId) -> Option<ExitCode> {
+        let pid = self.table.get(id)?.pid;
         if !self.table.has_child(pid) {
-            return;
+            return None;
         }
         let mut outcome = Outcome::default();
         self.ask(&[pid], &mut outcome);
-        self.settle_all(outcome);
+        self.sweep_for_orphans(&mut outcome);
+        self.settle_all(outcome)
     }
 
     fn reaped(&mut self, reaped: &Reaped, outcome: &mut Outcome) -> Found {
@@ -212,10 +213,11 @@ impl Keeper {
         if self.engine.pid() == Some(reaped.pid) {
             outcome.code = outcome.code.or(self.engine_ended(reaped.status));
         } else if let Some(run) = self.table.child_is_gone(reaped.pid) {
+            let is_told_otherwise = self.table.get(run).is_some_and(|run| run.end.is_some());
             self.main_reaped(run, reaped);
             outcome.ended.push(run);
-            if self.table.get(run).is_some_and(|run| !run.aux) {
-                return Found::Component;
+            if is_told_otherwise {
+                return Found::Helper;
             }
         } else if let Some(freezer) = self.freezers.remove(&reaped.pid) {
             self.freezer_ended(freezer);
@@ -258,33 +260,26 @@ mod tests {
     }
 
     #[test]
-    fn what_takes_long_is_not_repeated_for_each_that_ended() {
+    fn only_helpers_that_end_all_the_time_are_not_waited_for() {
         let mut sweeps = Sweeps::default();
-        assert_eq!(sweeps.looked(NOW, SHORT, Found::Component), Next::Again);
+        assert_eq!(sweeps.looked(NOW, SHORT, Found::Helper), Next::Again);
         assert_eq!(sweeps.due(), Some(NOW));
-        // Helpers are told of by their pidfds, and nobody waits for orphans.
-        for _ in 0..9 {
-            assert_eq!(sweeps.looked(NOW, LONG, Found::Other), Next::Stop);
-        }
+        assert_eq!(sweeps.looked(NOW, LONG, Found::Other), Next::Again);
+        assert_eq!(sweeps.looked(NOW, LONG, Found::Helper), Next::Stop);
         assert_eq!(sweeps.due(), Some(NOW + LONG * PAUSE));
-        // A storm of crashes is not looked for one by one.
-        let nexts: Vec<Next> = (0..4).map(|_| sweeps.looked(NOW, LONG, Found::Component)).collect();
-        assert_eq!(nexts, [Next::Stop, Next::Stop, Next::AskAll, Next::Stop]);
         assert_eq!(sweeps.looked(NOW, LONG, Found::Nothing), Next::Stop);
-        assert_eq!(sweeps.looked(NOW, LONG, Found::Component), Next::Stop);
+        assert_eq!(sweeps.due(), None);
     }
 
     #[test]
     fn fault_17_who_was_killed_for_want_of_memory_is_found_at_once() {
-        let mut sweeps = Sweeps { are_wanted: true, ..Sweeps::default() };
-        assert_eq!(sweeps.looked(NOW, LONG, Found::Component), Next::Stop);
+        let mut sweeps = Sweeps::default();
+        assert_eq!(sweeps.looked(NOW, LONG, Found::Helper), Next::Stop);
         assert!(sweeps.are_put_off(NOW));
         sweeps.hurry();
         assert!(!sweeps.are_put_off(NOW));
-        assert_eq!(sweeps.looked(NOW, LONG, Found::Other), Next::Again);
-        assert_eq!(sweeps.looked(NOW, LONG, Found::Component), Next::Again);
-        assert_eq!(sweeps.looked(NOW, LONG, Found::Component), Next::AskAll);
+        assert_eq!(sweeps.looked(NOW, LONG, Found::Helper), Next::Again);
         assert_eq!(sweeps.looked(NOW, LONG, Found::Nothing), Next::Stop);
-        assert_eq!(sweeps.looked(NOW, LONG, Found::Component), Next::Stop);
+        assert_eq!(sweeps.looked(NOW, LONG, Found::Helper), Next::Stop);
     }
 }

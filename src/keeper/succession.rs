@@ -222,8 +222,13 @@ impl Keeper {
 
     /// After taking over: looks at what may have happened while nobody waited for it.
     pub(super) fn catch_up(&mut self) -> Option<std::process::ExitCode> {
-        let lingering = |run: &Run| matches!(run.tree, Tree::Lingering(_));
-        for run in self.table.select(lingering) {
+        // The program before may have handed over between an end and the look at what it left.
+        let is_unsettled = |run: &Run| match run.tree {
+            Tree::Lingering(_) => true,
+            Tree::WithMain => matches!(run.phase, Phase::Ended { .. } | Phase::Failed(_)),
+            Tree::Empty => false,
+        };
+        for run in self.table.select(is_unsettled) {
             self.settle(run);
         }
         let survivor = |run: &Run| matches!(run.phase, Phase::Running(Handle::Survivor(_)));

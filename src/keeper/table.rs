@@ -243,11 +243,6 @@ impl Table {
         self.children.remove(&pid)
     }
 
-    /// The main processes that are children and have not been reaped.
-    pub(super) fn children(&self) -> impl Iterator<Item = u32> {
-        self.children.keys().copied()
-    }
-
     /// Whether this is the main process of a run, and has not been reaped.
     pub(super) fn has_child(&self, pid: u32) -> bool {
         self.children.contains_key(&pid)
