@@ -309,7 +309,7 @@ impl Keeper {
             let cleaning = self.clean_by.map(|by| by.min(calm_at));
             let due =
                 [self.engine.due(), self.blind_look, self.tidy_at, cleaning, self.sweeps.due()];
-            let timeout = due.into_iter().flatten().min().map(|due| due.since(now));
+            let timeout = due.into_iter().flatten().min().map(|due| due.since(clock::now()));
             if let Err(errno) = self.poller.wait(&mut events, timeout) {
                 // Only a bug makes epoll fail. Ending is the way that loses nothing: the next daemon
                 // adopts what runs.

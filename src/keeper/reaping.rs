@@ -39,6 +39,9 @@ const PAUSE: u32 = 19;
 /// At most so long, also if something else had the processor in the middle of it.
 const LONGEST_PAUSE: Duration = Duration::from_millis(20);
 
+/// After so long a sweep stops, whatever there may be to find.
+const LONGEST_SWEEP: Duration = Duration::from_millis(20);
+
 /// When all children are gone through.
 #[derive(Debug, Default)]
 pub(super) struct Sweeps {
@@ -53,7 +56,8 @@ pub(super) struct Sweeps {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Found {
     Nothing,
-    /// A helper that has a pidfd, by which others like it are found as well.
+    /// A helper that has a pidfd, by which others like it are found as well, and a group, without which all
+    /// would have to be found.
     Helper,
     /// Anything else.
     Other,
@@ -145,14 +149,17 @@ impl Keeper {
     }
 
     /// Whatever has ended, and was not known to have. It stops early where helpers end all the time: who is
-    /// younger than the one that was found is left to the next sweep.
+    /// younger than the one that was found is left to the next sweep. And after a while in any case: who was
+    /// found is to be told of, and others have something to say as well.
     fn sweep(&mut self, outcome: &mut Outcome) {
+        let stop_at = clock::now() + LONGEST_SWEEP;
         loop {
             let begun = clock::now();
             let reaped = sys::reap(None);
             let now = clock::now();
             let found = reaped.map_or(Found::Nothing, |reaped| self.reaped(&reaped, outcome));
-            if self.sweeps.looked(now, now.since(begun), found) == Next::Again {
+            let next = self.sweeps.looked(now, now.since(begun), found);
+            if next == Next::Again && now < stop_at {
                 continue;
             }
             if found == Found::Nothing {
@@ -161,6 +168,11 @@ impl Keeper {
                 return;
             }
             self.ask_urgent(outcome);
+            if now >= stop_at {
+                // It goes on as soon as that is done.
+                self.sweeps.not_before = now;
+                return;
+            }
             if !self.sweeps.are_to_find_all {
                 return;
             }
@@ -213,7 +225,8 @@ impl Keeper {
         if self.engine.pid() == Some(reaped.pid) {
             outcome.code = outcome.code.or(self.engine_ended(reaped.status));
         } else if let Some(run) = self.table.child_is_gone(reaped.pid) {
-            let is_told_otherwise = self.table.get(run).is_some_and(|run| run.end.is_some());
+            let is_told_otherwise =
+                self.table.get(run).is_some_and(|run| run.end.is_some() && run.group.is_some());
             self.main_reaped(run, reaped);
             outcome.ended.push(run);
             if is_told_otherwise {
