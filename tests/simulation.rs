@@ -111,17 +111,10 @@ impl World {
 
     fn spec(&mut self, index: u64) -> ComponentSpec {
         let mut spec = ComponentSpec {
-            workload: Workload::Process(ProcessSpec {
-                command: CommandSpec::Exec(vec![format!("/bin/{}", self.dice.below(4))]),
-                working_dir: "/".into(),
-                env: BTreeMap::new(),
-                user: None,
-                group: None,
-                umask: None,
-                nice: None,
-                rlimits: BTreeMap::new(),
-                sockets: BTreeMap::new(),
-            }),
+            workload: Workload::Process(ProcessSpec::new(
+                CommandSpec::Exec(vec![format!("/bin/{}", self.dice.below(4))]),
+                "/",
+            )),
             ..ComponentSpec::external()
         };
         if self.dice.one_in(8) {

@@ -76,7 +76,9 @@ pub fn status(
                 let found = world.fleet.get(instance)?;
                 Some(match extent {
                     Extent::Whole => component(instance, found, home, clock),
-                    Extent::Brief => brief(instance, found, clock),
+                    Extent::Brief => {
+                        brief(instance, &found.view(clock.monotonic), found.spec(), clock)
+                    }
                 })
             })
             .collect(),
@@ -143,14 +145,17 @@ pub fn component(
         labels: spec.labels.clone(),
         mtbf_seconds: mtbf(&view),
         stage: view.stage.map(str::to_owned),
-        ..brief(instance, component, clock)
+        ..brief(instance, &view, spec, clock)
     }
 }
 
 /// One component, as far as a table shows it.
-fn brief(instance: &InstanceId, component: &Component, clock: Clock) -> v1::Component {
-    let view = component.view(clock.monotonic);
-    let spec = component.spec();
+fn brief(
+    instance: &InstanceId,
+    view: &View<'_>,
+    spec: &ComponentSpec,
+    clock: Clock,
+) -> v1::Component {
     v1::Component {
         project: instance.project.to_string(),
         name: instance.component.to_string(),
@@ -162,7 +167,7 @@ fn brief(instance: &InstanceId, component: &Component, clock: Clock) -> v1::Comp
         pid: view.body.and_then(Body::pid),
         container_id: view.body.and_then(Body::container).map(|id| id.as_str().to_owned()),
         uptime_seconds: view.launched_at.map(|at| clock.monotonic.since(at).as_secs_f64()),
-        restarts: Some(restarts(&view, spec, clock)),
+        restarts: Some(restarts(view, spec, clock)),
         last_error: view.last_error.map(|error| last_error(error, clock)),
         waiting_for: view.waiting_for.to_vec(),
         unknown: view.doubt.map(str::to_owned),

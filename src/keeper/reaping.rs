@@ -68,8 +68,10 @@ enum Found {
 enum Next {
     /// The same once more.
     Again,
-    /// It is over for now.
-    Stop,
+    /// The next sweep goes on with it.
+    Later,
+    /// Nothing is left.
+    Over,
 }
 
 impl Sweeps {
@@ -88,17 +90,26 @@ impl Sweeps {
         self.not_before > now
     }
 
-    /// Children were gone through until `now`, which took so long.
-    fn looked(&mut self, now: Time, taken: Duration, found: Found) -> Next {
-        self.not_before = now + pause_after(taken);
+    /// Children were gone through from `begun` to `now`, in a sweep that ends at `stop_at`.
+    fn looked(&mut self, begun: Time, now: Time, stop_at: Time, found: Found) -> Next {
+        let taken = now.since(begun);
+        let not_before = now + pause_after(taken);
         if found == Found::Nothing {
-            *self = Self { not_before: self.not_before, ..Self::default() };
-            return Next::Stop;
+            *self = Self { not_before, ..Self::default() };
+            return Next::Over;
         }
         self.are_wanted = true;
-        // Where helpers end all the time, there would always be another one.
-        let may_stop = found == Found::Helper && taken > SHORT && !self.are_to_find_all;
-        if may_stop { Next::Stop } else { Next::Again }
+        if now >= stop_at {
+            // It goes on as soon as what was found is told.
+            self.not_before = now;
+            return Next::Later;
+        }
+        if found == Found::Helper && taken > SHORT && !self.are_to_find_all {
+            // Where helpers end all the time, there would always be another one.
+            self.not_before = not_before;
+            return Next::Later;
+        }
+        Next::Again
     }
 }
 
@@ -158,23 +169,11 @@ impl Keeper {
             let reaped = sys::reap(None);
             let now = clock::now();
             let found = reaped.map_or(Found::Nothing, |reaped| self.reaped(&reaped, outcome));
-            let next = self.sweeps.looked(now, now.since(begun), found);
-            if next == Next::Again && now < stop_at {
-                continue;
-            }
-            if found == Found::Nothing {
+            match self.sweeps.looked(begun, now, stop_at, found) {
+                Next::Again => {}
+                Next::Later => return self.ask_urgent(outcome),
                 // Only now: several may have been killed for want of memory at one time.
-                self.oom_kills.look();
-                return;
-            }
-            self.ask_urgent(outcome);
-            if now >= stop_at {
-                // It goes on as soon as that is done.
-                self.sweeps.not_before = now;
-                return;
-            }
-            if !self.sweeps.are_to_find_all {
-                return;
+                Next::Over => return self.oom_kills.look(),
             }
         }
     }
@@ -256,43 +255,56 @@ impl Keeper {
 mod tests {
     use super::*;
 
-    const NOW: Time = Time::from_secs(9);
+    const BEGUN: Time = Time::from_secs(9);
     const LONG: Duration = Duration::from_micros(300);
+
+    /// One look of so long, at the begin of a sweep.
+    fn look(sweeps: &mut Sweeps, taken: Duration, found: Found) -> Next {
+        sweeps.looked(BEGUN, BEGUN + taken, BEGUN + LONGEST_SWEEP, found)
+    }
 
     #[test]
     fn going_through_all_children_takes_at_most_a_twentieth_of_the_time() {
         for (taken, pause) in [(0, 0), (200, 0), (201, 3_819), (300, 5_700), (90_000, 20_000)] {
             let mut sweeps = Sweeps { are_wanted: true, ..Sweeps::default() };
-            let pause = Duration::from_micros(pause);
-            let next = sweeps.looked(NOW, Duration::from_micros(taken), Found::Nothing);
-            assert_eq!(next, Next::Stop);
-            assert_eq!(sweeps.not_before, NOW + pause, "after {taken} µs");
+            let (taken, pause) = (Duration::from_micros(taken), Duration::from_micros(pause));
+            assert_eq!(look(&mut sweeps, taken, Found::Nothing), Next::Over);
+            assert_eq!(sweeps.not_before, BEGUN + taken + pause, "after {taken:?}");
             assert_eq!(sweeps.due(), None);
-            assert_eq!(sweeps.are_put_off(NOW), !pause.is_zero());
+            assert_eq!(sweeps.are_put_off(BEGUN + taken), !pause.is_zero());
         }
     }
 
     #[test]
     fn only_helpers_that_end_all_the_time_are_not_waited_for() {
         let mut sweeps = Sweeps::default();
-        assert_eq!(sweeps.looked(NOW, SHORT, Found::Helper), Next::Again);
-        assert_eq!(sweeps.due(), Some(NOW));
-        assert_eq!(sweeps.looked(NOW, LONG, Found::Other), Next::Again);
-        assert_eq!(sweeps.looked(NOW, LONG, Found::Helper), Next::Stop);
-        assert_eq!(sweeps.due(), Some(NOW + LONG * PAUSE));
-        assert_eq!(sweeps.looked(NOW, LONG, Found::Nothing), Next::Stop);
+        assert_eq!(look(&mut sweeps, SHORT, Found::Helper), Next::Again);
+        assert_eq!(look(&mut sweeps, LONG, Found::Other), Next::Again);
+        assert_eq!(look(&mut sweeps, LONG, Found::Helper), Next::Later);
+        assert_eq!(sweeps.due(), Some(BEGUN + LONG + LONG * PAUSE));
+        assert_eq!(look(&mut sweeps, LONG, Found::Nothing), Next::Over);
         assert_eq!(sweeps.due(), None);
+    }
+
+    #[test]
+    fn a_sweep_ends_in_time_and_the_next_one_goes_on_at_once() {
+        for find_all in [false, true] {
+            let mut sweeps = Sweeps { are_to_find_all: find_all, ..Sweeps::default() };
+            assert_eq!(look(&mut sweeps, LONGEST_SWEEP, Found::Other), Next::Later);
+            assert_eq!(sweeps.due(), Some(BEGUN + LONGEST_SWEEP));
+            assert_eq!(sweeps.are_to_find_all, find_all);
+        }
     }
 
     #[test]
     fn fault_17_who_was_killed_for_want_of_memory_is_found_at_once() {
         let mut sweeps = Sweeps::default();
-        assert_eq!(sweeps.looked(NOW, LONG, Found::Helper), Next::Stop);
-        assert!(sweeps.are_put_off(NOW));
+        assert_eq!(look(&mut sweeps, LONG, Found::Helper), Next::Later);
+        assert!(sweeps.are_put_off(BEGUN + LONG));
         sweeps.hurry();
-        assert!(!sweeps.are_put_off(NOW));
-        assert_eq!(sweeps.looked(NOW, LONG, Found::Helper), Next::Again);
-        assert_eq!(sweeps.looked(NOW, LONG, Found::Nothing), Next::Stop);
-        assert_eq!(sweeps.looked(NOW, LONG, Found::Helper), Next::Stop);
+        assert!(!sweeps.are_put_off(BEGUN + LONG));
+        assert_eq!(look(&mut sweeps, LONG, Found::Helper), Next::Again);
+        assert_eq!(look(&mut sweeps, LONG, Found::Nothing), Next::Over);
+        assert_eq!(look(&mut sweeps, LONG, Found::Helper), Next::Later);
     }
 }

@@ -155,6 +155,24 @@ pub struct ProcessSpec {
     pub sockets: BTreeMap<String, SocketSpec>,
 }
 
+impl ProcessSpec {
+    /// A command and a folder, and nothing else declared.
+    #[must_use]
+    pub fn new(command: CommandSpec, working_dir: impl Into<PathBuf>) -> Self {
+        Self {
+            command,
+            working_dir: working_dir.into(),
+            env: BTreeMap::new(),
+            user: None,
+            group: None,
+            umask: None,
+            nice: None,
+            rlimits: BTreeMap::new(),
+            sockets: BTreeMap::new(),
+        }
+    }
+}
+
 /// A command as in a Dockerfile: a list is executed directly, a string by `/bin/sh -c`.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

@@ -7,15 +7,8 @@ use crate::model::spec::{CommandSpec, EnvValue, ProcessSpec, SecretRef};
 fn process(port: &str) -> ComponentSpec {
     ComponentSpec {
         workload: Workload::Process(ProcessSpec {
-            command: CommandSpec::Exec(vec!["./api".into()]),
-            working_dir: "/srv".into(),
             env: BTreeMap::from([("PORT".into(), EnvValue::Plain(port.into()))]),
-            user: None,
-            group: None,
-            umask: None,
-            nice: None,
-            rlimits: BTreeMap::new(),
-            sockets: BTreeMap::new(),
+            ..ProcessSpec::new(CommandSpec::Exec(vec!["./api".into()]), "/srv")
         }),
         ..ComponentSpec::external()
     }

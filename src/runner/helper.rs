@@ -16,7 +16,7 @@
 //!     └──────── KillTree ─▶ keeper ◀─────────────┘   ... Gone ─▶ Ack
 //! ```
 
-use std::cell::Cell;
+use std::cell::RefCell;
 use std::collections::HashMap;
 use std::future::poll_fn;
 use std::io;
@@ -57,7 +57,7 @@ const UNUSED: Duration = Duration::from_millis(5);
 
 tokio::task_local! {
     /// The slot that was waited for before the time of a probe began.
-    static SLOT: Cell<Option<Slot>>;
+    static SLOT: RefCell<Option<Slot>>;
 }
 
 /// The right to ask the keeper for a launch, until it is made.
@@ -83,24 +83,6 @@ impl Drop for Slot {
             permit.forget();
         }
     }
-}
-
-/// Whether the slot that was waited for has not been used yet.
-fn is_unused() -> bool {
-    SLOT.with(|cell| {
-        let slot = cell.take();
-        let is_unused = slot.is_some();
-        cell.set(slot);
-        is_unused
-    })
-}
-
-fn lend_unused() {
-    SLOT.with(|cell| {
-        let mut slot = cell.take();
-        slot.iter_mut().for_each(Slot::lend);
-        cell.set(slot);
-    });
 }
 
 /// How a helper ended.
@@ -142,16 +124,18 @@ impl Helpers {
             if let Poll::Ready(output) = begun {
                 return output;
             }
-            if is_unused() {
+            if SLOT.with(|slot| slot.borrow().is_some()) {
                 tokio::select! {
                     biased;
                     output = &mut future => return output,
-                    () = tokio::time::sleep(UNUSED) => lend_unused(),
+                    () = tokio::time::sleep(UNUSED) => {
+                        SLOT.with(|slot| slot.borrow_mut().iter_mut().for_each(Slot::lend));
+                    }
                 }
             }
             future.await
         };
-        SLOT.scope(Cell::new(slot), with_slot).await
+        SLOT.scope(RefCell::new(slot), with_slot).await
     }
 
     /// `None` where slots are no longer given out, which does not happen.
@@ -175,7 +159,7 @@ impl Helpers {
         recipe: &Recipe,
         argv: Vec<String>,
     ) -> Result<CommandOutput, LaunchError> {
-        let slot = match SLOT.try_with(Cell::take).ok().flatten() {
+        let slot = match SLOT.try_with(RefCell::take).ok().flatten() {
             Some(slot) => Some(slot),
             None => self.slot().await,
         };
@@ -371,17 +355,7 @@ mod tests {
     }
 
     async fn recipe(helpers: &Helpers) -> Recipe {
-        let spec = ProcessSpec {
-            command: CommandSpec::Exec(vec!["true".into()]),
-            working_dir: "/".into(),
-            env: BTreeMap::new(),
-            user: None,
-            group: None,
-            umask: None,
-            nice: None,
-            rlimits: BTreeMap::new(),
-            sockets: BTreeMap::new(),
-        };
+        let spec = ProcessSpec::new(CommandSpec::Exec(vec!["true".into()]), "/");
         let instance = InstanceId::new("shop", "api", 0);
         Recipe::prepare(&instance, &spec, &BTreeMap::new(), helpers).await.unwrap()
     }

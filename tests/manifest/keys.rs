@@ -39,17 +39,7 @@ fn defaults_of_everything() {
     assert_eq!(loaded.project.name, "shop");
     assert_eq!(loaded.project.manifest, Path::new("/tmp/shop/stigmer.yaml"));
     assert_eq!(loaded.watched, [PathBuf::from("/tmp/shop/stigmer.yaml")]);
-    let process = ProcessSpec {
-        command: CommandSpec::Shell("run".into()),
-        working_dir: "/tmp/shop".into(),
-        env: BTreeMap::new(),
-        user: None,
-        group: None,
-        umask: None,
-        nice: None,
-        rlimits: BTreeMap::new(),
-        sockets: BTreeMap::new(),
-    };
+    let process = ProcessSpec::new(CommandSpec::Shell("run".into()), "/tmp/shop");
     let expected =
         ComponentSpec { workload: Workload::Process(process), ..ComponentSpec::external() };
     assert_eq!(loaded.project.components["web"], expected);

@@ -243,15 +243,8 @@ mod tests {
         use crate::model::spec::{CommandSpec, Rlimit};
         let limit = LimitSpec { soft: Some(7), hard: None };
         let spec = ProcessSpec {
-            command: CommandSpec::Shell(String::new()),
-            working_dir: "/".into(),
-            env: BTreeMap::new(),
-            user: None,
-            group: None,
-            umask: None,
-            nice: None,
             rlimits: [(Rlimit::Nofile, limit)].into(),
-            sockets: BTreeMap::new(),
+            ..ProcessSpec::new(CommandSpec::Shell(String::new()), "/")
         };
         let expected = ProcessLimit { name: "nofile".into(), soft: Some(7), hard: None };
         assert_eq!(limits(&spec), [expected]);

@@ -76,18 +76,9 @@ async fn environment(
     spec: &ContainerSpec,
     base_env: &BaseEnv,
 ) -> Result<Vec<String>, LaunchError> {
-    let process = ProcessSpec {
-        // Only the commands of secrets are run by it.
-        command: CommandSpec::Shell(String::new()),
-        working_dir: spec.directory.clone(),
-        env: spec.environment.clone(),
-        user: None,
-        group: None,
-        umask: None,
-        nice: None,
-        rlimits: std::collections::BTreeMap::new(),
-        sockets: std::collections::BTreeMap::new(),
-    };
+    // Only the commands of secrets are run by it.
+    let nothing = ProcessSpec::new(CommandSpec::Shell(String::new()), &spec.directory);
+    let process = ProcessSpec { env: spec.environment.clone(), ..nothing };
     let recipe = Recipe::prepare(&place.instance, &process, base_env, &place.helpers).await?;
     Ok(recipe.declared())
 }
