@@ -6,6 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -23,7 +24,7 @@ pub struct ProjectSpec {
     /// Lines for the status, in the order of the file (S46).
     pub info: Vec<(String, String)>,
     /// The enabled components by name.
-    pub components: BTreeMap<String, ComponentSpec>,
+    pub components: BTreeMap<String, Arc<ComponentSpec>>,
 }
 
 /// One component with every default filled in.

@@ -151,11 +151,10 @@ pub fn plan(
 fn component_step(
     project: &str,
     name: &str,
-    spec: &ComponentSpec,
+    spec: &Arc<ComponentSpec>,
     known: &[(&InstanceId, &Current)],
     intent: Intent,
 ) -> Option<PlanStep> {
-    let spec = Arc::new(spec.clone());
     let missing = (0..spec.replicas)
         .map(|replica| InstanceId::new(project, name, replica))
         .filter(|wanted| !known.iter().any(|(id, _)| *id == wanted))
@@ -177,7 +176,7 @@ fn component_step(
     let mut paths = BTreeSet::new();
     let mut needs_run = false;
     for (instance, current) in known.iter().filter(|(id, _)| id.replica < spec.replicas) {
-        let differing = differences(&current.spec, &spec);
+        let differing = differences(&current.spec, spec);
         if !differing.is_empty() {
             let run = differing.iter().any(|path| !is_in_place(path));
             needs_run |= run;

@@ -21,7 +21,7 @@ fn project(components: &[(&str, ComponentSpec)]) -> ProjectSpec {
         info: Vec::new(),
         components: components
             .iter()
-            .map(|(name, spec)| ((*name).to_owned(), spec.clone()))
+            .map(|(name, spec)| ((*name).to_owned(), Arc::new(spec.clone())))
             .collect(),
     }
 }

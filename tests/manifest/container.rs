@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use stigmer::manifest::{self, LoadOptions};
@@ -24,7 +25,12 @@ fn components(text: &str) -> BTreeMap<String, ComponentSpec> {
     let again =
         load(&written).unwrap_or_else(|report| panic!("{written}\n{}", report.render(false, 100)));
     assert_eq!(again.project, loaded.project, "{written}");
-    loaded.project.components
+    loaded
+        .project
+        .components
+        .into_iter()
+        .map(|(name, spec)| (name, Arc::unwrap_or_clone(spec)))
+        .collect()
 }
 
 fn of(spec: &ComponentSpec) -> ContainerSpec {

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use stigmer::manifest::{self, LoadOptions, Severity};
@@ -19,7 +20,7 @@ fn component(lines: &str) -> ComponentSpec {
     let text =
         format!("components:\n  web:\n    command: run\n    {}\n", lines.replace('\n', "\n    "));
     let loaded = load(&text).unwrap_or_else(|report| panic!("{}", report.render(false, 100)));
-    loaded.project.components.into_values().next().unwrap()
+    Arc::unwrap_or_clone(loaded.project.components.into_values().next().unwrap())
 }
 
 fn process(lines: &str) -> ProcessSpec {
@@ -42,7 +43,7 @@ fn defaults_of_everything() {
     let process = ProcessSpec::new(CommandSpec::Shell("run".into()), "/tmp/shop");
     let expected =
         ComponentSpec { workload: Workload::Process(process), ..ComponentSpec::external() };
-    assert_eq!(loaded.project.components["web"], expected);
+    assert_eq!(*loaded.project.components["web"], expected);
 }
 
 #[test]

@@ -175,8 +175,7 @@ pub(super) async fn config(
             };
             for instance in chosen.instances.iter().filter(|one| *one.project == **name) {
                 let component = world.fleet.get(instance)?;
-                spec.components
-                    .insert(instance.component.to_string(), (**component.spec()).clone());
+                spec.components.insert(instance.component.to_string(), component.spec().clone());
             }
             Some(spec)
         });

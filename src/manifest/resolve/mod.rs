@@ -17,6 +17,7 @@ pub(super) mod rules;
 mod sockets;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use component::Sketch;
 use context::{Context, is_name};
@@ -69,6 +70,7 @@ pub(super) fn project(
         .unwrap_or_default();
     let mut declared = Declared::new(context, root, &name, |key| choice.damaged.contains(key));
     let components = components(context, root, filled, choice.profiles, &mut declared);
+    let components = components.into_iter().map(|(name, spec)| (name, Arc::new(spec))).collect();
     ProjectSpec { name, manifest: context.file.to_owned(), info, components }
 }
 
