@@ -9,6 +9,7 @@
 //! ```
 
 pub mod container;
+mod embedded;
 pub mod event;
 pub mod exit;
 pub mod id;

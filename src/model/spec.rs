@@ -126,7 +126,7 @@ pub enum Workload {
     /// A program on this machine.
     Process(ProcessSpec),
     /// A container of an engine.
-    Container(Box<ContainerSpec>),
+    Container(#[serde(with = "super::embedded")] Box<ContainerSpec>),
     /// Something that others start and stop; only probed and shown (S57).
     External,
 }
@@ -363,6 +363,7 @@ pub enum Check {
         /// The kind.
         kind: String,
         /// What the manifest says below the kind; handed to the program.
+        #[serde(with = "super::embedded")]
         config: serde_json::Value,
     },
     /// All of these, in order; fails with its first failure.
