@@ -9,7 +9,7 @@ use crate::machine::probe::{ProbeRun, Streak};
 use crate::machine::{Component, View};
 use crate::model::exit::signal_name;
 use crate::model::spec::{ComponentSpec, ProbeSpec, Workload};
-use crate::model::{Body, Exit, ExitStatus, InstanceId, ProbeRole, Time};
+use crate::model::{Body, Exit, ExitStatus, InstanceId, ProbeRole, State, Time};
 use crate::runner::probe::describe;
 use crate::supervisor::{Project, World};
 
@@ -49,8 +49,17 @@ pub fn show_nanos(nanos: i64) -> String {
 pub enum Extent {
     /// Everything.
     Whole,
-    /// What a table shows: of thousands, the rest takes as long again to make, to carry and to read.
+    /// What a table shows, and a command that waits: of thousands, the rest takes as long again to make, to
+    /// carry and to read.
     Brief,
+}
+
+impl Extent {
+    /// What a request asks for.
+    #[must_use]
+    pub const fn of(brief: bool) -> Self {
+        if brief { Self::Brief } else { Self::Whole }
+    }
 }
 
 /// The status of the selected instances.
@@ -76,9 +85,7 @@ pub fn status(
                 let found = world.fleet.get(instance)?;
                 Some(match extent {
                     Extent::Whole => component(instance, found, home, clock),
-                    Extent::Brief => {
-                        brief(instance, &found.view(clock.monotonic), found.spec(), clock)
-                    }
+                    Extent::Brief => brief(instance, found, clock),
                 })
             })
             .collect(),
@@ -144,13 +151,24 @@ pub fn component(
         ports: spec.ports.iter().map(|port| u32::from(*port)).collect(),
         labels: spec.labels.clone(),
         mtbf_seconds: mtbf(&view),
-        stage: view.stage.map(str::to_owned),
-        ..brief(instance, &view, spec, clock)
+        ..common(instance, &view, spec, clock)
     }
 }
 
-/// One component, as far as a table shows it.
-fn brief(
+/// One component, as far as a table shows it, and a command that waits for it.
+fn brief(instance: &InstanceId, component: &Component, clock: Clock) -> v1::Component {
+    let view = component.view(clock.monotonic);
+    let spec = component.spec();
+    // Who waits is told what is missing.
+    let is_waited_for = view.state == State::Running && !view.ready;
+    v1::Component {
+        probes: is_waited_for.then(|| probes(component, spec, clock)),
+        ..common(instance, &view, spec, clock)
+    }
+}
+
+/// What everybody is told of a component.
+fn common(
     instance: &InstanceId,
     view: &View<'_>,
     spec: &ComponentSpec,
@@ -163,6 +181,7 @@ fn brief(
         wanted: view.wanted.as_str().into(),
         state: view.state.as_str().into(),
         reason: view.reason.clone(),
+        stage: view.stage.map(str::to_owned),
         ready: view.ready,
         pid: view.body.and_then(Body::pid),
         container_id: view.body.and_then(Body::container).map(|id| id.as_str().to_owned()),

@@ -167,6 +167,7 @@ impl Apply {
             dry_run: self.dry_run,
             no_wait: self.waiting.no_wait,
             base_env: base.collect(),
+            brief: self.waiting.output == Format::Text,
         };
         let mut progress = Progress::new(context, &self.waiting, Goal::Ready).dry_run(self.dry_run);
         let open = || client.apply(request.clone());

@@ -5,7 +5,7 @@ use clap::Args;
 use super::context::Context;
 use super::error::CliError;
 use super::exit::Exit;
-use super::progress::{Goal, Progress, Waiting};
+use super::progress::{Format, Goal, Progress, Waiting};
 use super::target::Target;
 use crate::api::v1::{self, control_request::Action};
 
@@ -101,6 +101,7 @@ async fn control(
     let request = v1::ControlRequest {
         selector: Some(chosen.selector.clone()),
         no_wait: waiting.no_wait,
+        brief: waiting.output == Format::Text,
         ..request
     };
     let goal = match action {

@@ -5,7 +5,7 @@ use clap::Args;
 use super::context::Context;
 use super::error::CliError;
 use super::exit::Exit;
-use super::progress::{Goal, Progress, Waiting};
+use super::progress::{Format, Goal, Progress, Waiting};
 use super::target::Target;
 use crate::api::v1;
 
@@ -37,6 +37,7 @@ impl Reload {
         let request = v1::ReloadRequest {
             selector: Some(chosen.selector.clone()),
             no_wait: self.waiting.no_wait,
+            brief: self.waiting.output == Format::Text,
         };
         let progress = Progress::new(context, &self.waiting, Goal::Ready);
         // With names it replaces, and twice is not the same as once.

@@ -46,7 +46,7 @@ impl Service {
     ) -> Result<StatusResponse, Status> {
         let selector = request.selector.clone().unwrap_or_default();
         let (home, usage) = (self.home.clone(), request.usage);
-        let extent = if request.brief { Extent::Brief } else { Extent::Whole };
+        let extent = Extent::of(request.brief);
         let look = move |world: &World<'_>, clock: Clock| {
             let chosen = Chosen::new(&selector, world)?;
             let projects: Vec<&str> = chosen.projects.iter().map(String::as_str).collect();

@@ -77,9 +77,10 @@ pub(super) fn apply(
         name_override: Some(request.project).filter(|name| !name.is_empty()),
         ..ProjectRecord::default()
     };
+    let extent = Extent::of(request.brief);
     let service = service.clone();
     Ok(stream(move |sender| async move {
-        let told = service.handle.events.subscribe();
+        let events = service.handle.events.subscribe();
         let outcome = service.apply(record, request.dry_run).await;
         let Some(applied) = accepted(&sender, outcome).await else { return };
         if request.dry_run || request.no_wait {
@@ -91,7 +92,8 @@ pub(super) fn apply(
         });
         let Ok(instances) = all.await else { return };
         // What is being removed is waited for, too: it is still there.
-        service.follow(sender, Goal::new(Aim::Up, instances), told, vec![applied.project]).await;
+        let told = Told { events, projects: vec![applied.project], extent };
+        service.follow(sender, Goal::new(Aim::Up, instances), told).await;
     }))
 }
 
@@ -105,8 +107,9 @@ pub(super) fn reload(
     let chosen: Vec<String> =
         projects(&selector, known.iter())?.into_iter().map(str::to_owned).collect();
     let service = service.clone();
+    let extent = Extent::of(request.brief);
     Ok(stream(move |sender| async move {
-        let told = service.handle.events.subscribe();
+        let events = service.handle.events.subscribe();
         for project in &chosen {
             let outcome = sources::reload(&service.handle, project).await;
             if accepted(&sender, outcome).await.is_none() {
@@ -118,7 +121,8 @@ pub(super) fn reload(
             Err(status) => return drop(sender.send(Err(status)).await),
         };
         if !request.no_wait {
-            service.follow(sender, Goal::new(Aim::Up, instances), told, chosen).await;
+            let told = Told { events, projects: chosen, extent };
+            service.follow(sender, Goal::new(Aim::Up, instances), told).await;
         }
     }))
 }
@@ -128,7 +132,8 @@ pub(super) async fn control(
     service: &Service,
     request: v1::ControlRequest,
 ) -> Result<Messages<Progress>, Status> {
-    let told = service.handle.events.subscribe();
+    let events = service.handle.events.subscribe();
+    let extent = Extent::of(request.brief);
     let selector = request.selector.clone().unwrap_or_default();
     // A one-shot that is done is done; it runs again where somebody names it.
     let leaves_completed = request.action() == Asked::Start && selector.names.is_empty();
@@ -161,14 +166,16 @@ pub(super) async fn control(
             let request_down = Request::Down { projects, volumes, reply };
             let instances = service.ask(request_down, answer).await?;
             let goal = Goal::end_of(chosen_projects.clone(), instances);
-            return Ok(service.progress(request.no_wait, goal, told, chosen_projects));
+            let told = Told { events, projects: chosen_projects, extent };
+            return Ok(service.progress(request.no_wait, goal, told));
         }
         Asked::Unspecified => return Err(Status::unimplemented("this daemon is older")),
     };
     let (reply, answer) = oneshot::channel();
     let control = Request::Control { action, instances: instances.clone(), reply };
     service.ask(control, answer).await?;
-    Ok(service.progress(request.no_wait, Goal::new(aim, instances), told, chosen_projects))
+    let told = Told { events, projects: chosen_projects, extent };
+    Ok(service.progress(request.no_wait, Goal::new(aim, instances), told))
 }
 
 /// `status --watch`.
@@ -310,43 +317,42 @@ impl Service {
         }))
     }
 
-    fn progress(
-        &self,
-        no_wait: bool,
-        goal: Goal,
-        told: Events,
-        projects: Vec<String>,
-    ) -> Messages<Progress> {
+    fn progress(&self, no_wait: bool, goal: Goal, told: Told) -> Messages<Progress> {
         let service = self.clone();
         stream(move |sender| async move {
             if !no_wait {
-                service.follow(sender, goal, told, projects).await;
+                service.follow(sender, goal, told).await;
             }
         })
     }
 
     /// Tells what happens until the goal is reached or missed.
-    async fn follow(
-        self,
-        sender: Sender<Progress>,
-        goal: Goal,
-        told: Events,
-        projects: Vec<String>,
-    ) {
+    async fn follow(self, sender: Sender<Progress>, goal: Goal, told: Told) {
+        let Told { events, projects, extent } = told;
         let of_goal = goal.instances().iter().cloned().collect();
         let mut follower = Follower {
             service: self,
             sender,
             goal,
             projects,
+            extent,
             of_goal,
             shown: BTreeMap::new(),
             show_at: Instant::now() + FIRST_STATUS,
             is_behind: false,
         };
         // An error means that nobody is there any more to be told.
-        let _ = follower.run(told).await;
+        let _ = follower.run(events).await;
     }
+}
+
+/// What is told of a goal.
+struct Told {
+    /// From before it was asked for, so that nothing of it is missed.
+    events: Events,
+    /// Those of the goal.
+    projects: Vec<String>,
+    extent: Extent,
 }
 
 /// One stream of progress.
@@ -355,6 +361,7 @@ struct Follower {
     sender: Sender<Progress>,
     goal: Goal,
     projects: Vec<String>,
+    extent: Extent,
     of_goal: std::collections::BTreeSet<InstanceId>,
     /// The states that were sent last.
     shown: BTreeMap<InstanceId, (String, bool, Option<String>)>,
@@ -412,7 +419,7 @@ impl Follower {
         // Given back by the look.
         let mut goal = std::mem::replace(&mut self.goal, Goal::new(Aim::Up, Vec::new()));
         let home = self.service.home.clone();
-        let projects = self.projects.clone();
+        let (projects, extent) = (self.projects.clone(), self.extent);
         let is_due = self.show_at <= Instant::now();
         let look = self.service.look(move |world, clock| {
             let began = Instant::now();
@@ -420,7 +427,7 @@ impl Follower {
             let cost = began.elapsed();
             let status = (is_due || outcome.is_some()).then(|| {
                 let projects: Vec<&str> = projects.iter().map(String::as_str).collect();
-                view::status(world, &home, clock, &projects, goal.instances(), Extent::Whole)
+                view::status(world, &home, clock, &projects, goal.instances(), extent)
             });
             (goal, status, outcome, cost, began.elapsed())
         });
