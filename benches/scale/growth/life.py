@@ -7,6 +7,7 @@ The bare loop takes the same way, and leaves out what it cannot do. What is wait
 long nothing happens, and not by how long it takes: a slow machine is no mistake.
 """
 
+import subprocess
 import time
 from datetime import UTC, datetime, timedelta
 
@@ -25,6 +26,8 @@ LIVED_SECONDS = 1.5
 QUIET_SECONDS = 0.5
 # A crash is alone: what is left to do after the one before is over.
 BETWEEN_CRASHES_SECONDS = 0.05
+# In the example `connect`, and as many as stigmer makes at one time.
+TURNS_A_SECOND = 20
 # Of an interval: a probe that took longer to come round is not counted. And so many of all have to be.
 LATE, ENOUGH = 1.2, 0.9
 
@@ -125,7 +128,7 @@ class DaemonsLife(Life):
 
     def __init__(self, name, supervisor, size, amount, figures, programs, listener):
         super().__init__(name, supervisor, size, amount, figures, programs)
-        self.listener = listener
+        self.listener, self.connect = listener, programs.path("connect")
         self.pids = {"keeper": supervisor.keeper, "engine": supervisor.engine}
 
     def rest(self):
@@ -156,6 +159,7 @@ class DaemonsLife(Life):
             counts = self.listener.last(SLOTS_OF_AN_INTERVAL)
             if any(counts):
                 self._put("largest slot to mean", max(counts) * len(counts) / sum(counts))
+            self._only_connections()
         try:
             said = self.supervisor.components(COMMAND_SECONDS)
         except Failed as problem:
@@ -173,6 +177,24 @@ class DaemonsLife(Life):
         if failing or passed < expected * ENOUGH:
             told = f"{passed:.0f} of {expected:.0f} probes a second passed, {failing} failed last"
             self.figures.overload(self.name, self.size, told)
+
+    def _only_connections(self):
+        """What as many connections take that nobody decides about; beside the probes, which go on."""
+        each = max(1, round(self.size / self.amount.interval / TURNS_A_SECOND))
+        seconds = self.amount.rest_seconds
+        words = [self.connect, each, seconds * TURNS_A_SECOND, *self.listener.ports]
+        argv = [str(word) for word in words]
+        bound = seconds + STUCK_SECONDS
+        try:
+            ran = subprocess.run(argv, capture_output=True, text=True, check=True, timeout=bound)
+        except (subprocess.CalledProcessError, subprocess.TimeoutExpired) as problem:
+            told = getattr(problem, "stderr", "") or problem
+            self.figures.overload(self.name, self.size, f"a loop that only connects failed: {told}")
+            return
+        share = int(ran.stdout) / 1e7 / seconds
+        # Where there are fewer probes than turns it makes more connections than they are.
+        made = each * TURNS_A_SECOND * self.amount.interval
+        self._put("rest: CPU of a loop that only connects", share * self.size / made)
 
     def questions(self):
         """Status, and an apply of what is there already."""

@@ -22,6 +22,7 @@ ROWS = [
     ("memory, keeper", "MiB", "size"),
     ("memory, engine", "MiB", "size"),
     ("rest: CPU", "%", "probes"),
+    ("rest: CPU of a loop that only connects", "%", "probes"),
     ("rest: CPU, keeper", "%", None),
     ("rest: CPU, engine", "%", None),
     ("rest: wake-ups", "/s", "probes"),
