@@ -1,6 +1,7 @@
 //! Values that only a format which describes itself can hold, in those that do not: as a text of JSON.
 //!
-//! For `serde(with = "…")` of what is free JSON, or has flattened fields. In JSON itself nothing changes.
+//! For `serde(with = "…")` of what is free JSON, has flattened fields, or is less in other formats than as a
+//! text. In JSON itself nothing changes.
 
 use serde::de::{DeserializeOwned, Error as _};
 use serde::ser::Error as _;

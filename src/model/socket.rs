@@ -28,7 +28,8 @@ pub struct SocketSpec {
 #[serde(rename_all = "snake_case")]
 pub enum ListenAddress {
     /// An address and a port of this machine.
-    Tcp(SocketAddr),
+    // Other formats leave out the scope of an IPv6 address.
+    Tcp(#[serde(with = "super::embedded")] SocketAddr),
     /// An absolute path.
     Unix(PathBuf),
 }

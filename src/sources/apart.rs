@@ -5,10 +5,11 @@
 //! manifest that is made to break the loader breaks that process, and not the one that supervises
 //! (ADR 0005).
 //!
-//! The outcome is in the format of [`postcard`], which has neither names nor types, a quarter of what JSON
-//! would be and as much faster: both ends are the same program.
+//! The outcome is in the format of [`postcard`], which has neither names nor types: both ends are the same
+//! program, and of processes it is a sixth of the JSON.
 
 use std::io::{self, Read, Write};
+use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
@@ -53,13 +54,15 @@ fn ask(order: &Order) -> io::Result<Outcome> {
     let sent = child.stdin.take().map(|mut stdin| stdin.write_all(&order));
     let mut answer = Vec::new();
     let read = child.stdout.take().map(|mut stdout| stdout.read_to_end(&mut answer));
+    // While its process gives back its memory.
+    let outcome = decode(&answer);
     let status = child.wait()?;
     sent.transpose()?;
     read.transpose()?;
     if !status.success() {
         return Err(io::Error::other(format!("its process ended with {status}")));
     }
-    decode(&answer)
+    outcome
 }
 
 fn encode(outcome: &Outcome) -> io::Result<Vec<u8>> {
@@ -67,7 +70,10 @@ fn encode(outcome: &Outcome) -> io::Result<Vec<u8>> {
 }
 
 fn decode(answer: &[u8]) -> io::Result<Outcome> {
-    postcard::from_bytes(answer).map_err(io::Error::other)
+    match postcard::take_from_bytes(answer).map_err(io::Error::other)? {
+        (outcome, []) => Ok(outcome),
+        (_, rest) => Err(io::Error::other(format!("{} bytes follow its answer", rest.len()))),
+    }
 }
 
 /// A manifest that could not even be refused.
@@ -97,7 +103,9 @@ pub fn main() -> ExitCode {
         // The process ends with it, which takes no time, however many specs there are.
         std::mem::forget(outcome);
         let mut out = io::stdout().lock();
-        out.write_all(&answer).and_then(|()| out.flush())
+        out.write_all(&answer).and_then(|()| out.flush())?;
+        // That it is complete is known before the memory of this process is given back.
+        nix::unistd::close(out.as_fd().as_raw_fd()).map_err(io::Error::from)
     };
     match answer() {
         Ok(()) => ExitCode::SUCCESS,
@@ -112,8 +120,9 @@ pub fn main() -> ExitCode {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::spec::Workload;
 
-    /// All kinds of component and of probe, with what is free JSON and what has flattened fields.
+    /// All kinds of component, of probe and of socket, with what is free JSON and what has flattened fields.
     const EVERYTHING: &str = "
 project: all
 info: { console: 'http://127.0.0.1:80' }
@@ -122,14 +131,38 @@ volumes: { data: {} }
 components:
   web:
     command: [/bin/sleep, '1']
-    env: { PORT: 80, KEY: { secret: { env: KEY } } }
-    sockets: { http: '127.0.0.1:8080' }
-    rlimits: { nofile: { soft: 10, hard: 20 } }
+    env:
+      PORT: 80
+      KEY: { secret: { env: KEY } }
+      PASSWORD: { secret: { file: password } }
+      CERTIFICATE: { secret: { command: [vault, read] } }
+    sockets:
+      http: '127.0.0.1:8080'
+      link: '[fe80::1%2]:8081'
+      all: { tcp: '[::]:8082', backlog: 128 }
+      local: { unix: run/api.sock, mode: 0660 }
+    rlimits: { nofile: { soft: 10, hard: 20 }, core: 0, as: unlimited }
     depends_on: { cache: ready }
+    restart: { backoff: { jitter: 0.1 }, success_exit_status: [3], prevent_exit_status: [78, SIGABRT] }
+    stop: { signal: SIGINT, timeout: 3s, command: [bye] }
+    logs: { max_age: 7d, compress: false }
+    labels: { a: b }
+    nice: 5
+    umask: '0027'
     probes:
       startup: { exec: [/bin/true], deadline: 1m }
-      liveness: { all: [{ tcp: 80 }, { plugin: { kind: own, config: { a: [1, 'two', null, 3.5, true] } } }] }
-      readiness: { http: { port: 80, headers: { A: b }, status: [200, 204] } }
+      liveness:
+        all:
+          - { tcp: 80 }
+          - { plugin: { kind: own, config: { a: [1, 'two', null, 3.5, true] } } }
+          - { process: {} }
+          - { min_uptime: 3s }
+          - { unix: run/api.sock }
+          - { grpc: { port: 50051, service: shop.Api, tls: true } }
+          - { log: '^ready' }
+          - { file: { path: beat, max_age: 30s, contains: ok } }
+          - { exec: 'test -e ready' }
+      readiness: { http: { port: 80, headers: { A: b }, status: [200, 204], body: ok } }
   cache:
     container:
       image: 'redis:7'
@@ -137,8 +170,9 @@ components:
       mem_limit: 64m
       cpus: 0.5
       networks: { back: { aliases: [c] } }
-      volumes: [data:/data]
+      volumes: [data:/data, { type: bind, source: /etc, target: /etc, bind: { selinux: Z } }]
       healthcheck: { test: [CMD, 'true'], interval: 5s }
+    probes: { liveness: { container: {} } }
   elsewhere: { external: true, probes: { liveness: { tcp: 81 } } }
 ";
 
@@ -158,6 +192,13 @@ components:
         let loaded = loaded.unwrap_or_else(|report| panic!("{}", report.render(false, 100)));
         assert_eq!(loaded.project.components.len(), 3);
         let back = decode(&encode(&Ok(loaded.clone())).unwrap()).unwrap().unwrap();
+        let addresses: Vec<String> = match &back.project.components["web"].workload {
+            Workload::Process(process) => {
+                process.sockets.values().map(|socket| socket.address.to_string()).collect()
+            }
+            Workload::Container(_) | Workload::External => Vec::new(),
+        };
+        assert!(addresses.contains(&"[fe80::1%2]:8081".to_owned()), "{addresses:?}");
         assert_eq!(back.project, loaded.project);
         assert_eq!(back.variables, loaded.variables);
         assert_eq!((back.watched, back.sha256), (loaded.watched, loaded.sha256));
@@ -171,11 +212,13 @@ components:
     }
 
     #[test]
-    fn an_answer_that_breaks_off_is_an_error() {
+    fn an_answer_that_breaks_off_or_goes_on_is_an_error() {
         let refused = manifest::load_bytes(Path::new("/m.yaml"), b"a: 1", &LoadOptions::default());
         let answer = encode(&refused).unwrap();
         for length in 0..answer.len() {
             assert!(decode(&answer[..length]).is_err(), "{length} of {}", answer.len());
         }
+        let more = [&*answer, b"\n"].concat();
+        assert_eq!(decode(&more).unwrap_err().to_string(), "1 bytes follow its answer");
     }
 }

@@ -41,7 +41,7 @@ use reply::reply;
 pub use reply::{BUILD_KEY, VERSION_KEY};
 
 /// Counts up with every addition to the interface.
-pub const API_REVISION: u32 = 3;
+pub const API_REVISION: u32 = 5;
 
 /// How many messages of a stream may wait for their reader.
 const STREAM_BUFFERED: usize = 64;
