@@ -26,7 +26,7 @@ LIVED_SECONDS = 1.5
 QUIET_SECONDS = 0.5
 # A crash is alone: what is left to do after the one before is over.
 BETWEEN_CRASHES_SECONDS = 0.05
-# In the example `connect`, and as many as stigmer makes at one time.
+# In the example `connect`: where the interval is 10 s it makes as many at one time as stigmer does.
 TURNS_A_SECOND = 20
 # Of an interval: a probe that took longer to come round is not counted. And so many of all have to be.
 LATE, ENOUGH = 1.2, 0.9
@@ -150,6 +150,8 @@ class DaemonsLife(Life):
                 self._put(row, sum(each))
             if self.name != "none":
                 self._probes()
+            if self.name == "tcp":
+                self._only_connections()
             self._nobody_else(self.size, "rest")
 
     def _probes(self):
@@ -159,7 +161,6 @@ class DaemonsLife(Life):
             counts = self.listener.last(SLOTS_OF_AN_INTERVAL)
             if any(counts):
                 self._put("largest slot to mean", max(counts) * len(counts) / sum(counts))
-            self._only_connections()
         try:
             said = self.supervisor.components(COMMAND_SECONDS)
         except Failed as problem:
@@ -180,6 +181,7 @@ class DaemonsLife(Life):
 
     def _only_connections(self):
         """What as many connections take that nobody decides about; beside the probes, which go on."""
+        row = "rest: CPU of a loop that only connects"
         each = max(1, round(self.size / self.amount.interval / TURNS_A_SECOND))
         seconds = self.amount.rest_seconds
         words = [self.connect, each, seconds * TURNS_A_SECOND, *self.listener.ports]
@@ -187,14 +189,13 @@ class DaemonsLife(Life):
         bound = seconds + STUCK_SECONDS
         try:
             ran = subprocess.run(argv, capture_output=True, text=True, check=True, timeout=bound)
-        except (subprocess.CalledProcessError, subprocess.TimeoutExpired) as problem:
-            told = getattr(problem, "stderr", "") or problem
-            self.figures.overload(self.name, self.size, f"a loop that only connects failed: {told}")
+            share = int(ran.stdout) / 1e7 / seconds
+        except (subprocess.SubprocessError, ValueError) as problem:
+            self.figures.fail(self.name, row, self.size, f"{problem}: {getattr(problem, 'stderr', None)}")
             return
-        share = int(ran.stdout) / 1e7 / seconds
         # Where there are fewer probes than turns it makes more connections than they are.
         made = each * TURNS_A_SECOND * self.amount.interval
-        self._put("rest: CPU of a loop that only connects", share * self.size / made)
+        self._put(row, share * self.size / made)
 
     def questions(self):
         """Status, and an apply of what is there already."""
