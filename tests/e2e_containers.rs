@@ -473,7 +473,10 @@ components:
         let volumes = count(&["volume", "ls", "--format", "{{.Name}}"]);
         (containers + volumes == 0).then_some(())
     });
-    home.run(["status"]).expect_code(4);
+    // The network goes last, and the project with it.
+    home.wait_for("a daemon that knows no such project", || {
+        (home.run(["status"]).code == Some(4)).then_some(())
+    });
 }
 
 #[test]
