@@ -7,6 +7,7 @@ pub mod clock;
 pub mod container;
 pub mod crash;
 mod daemon_log;
+mod descriptor;
 pub mod engine;
 pub mod home;
 pub mod keeper;

@@ -29,6 +29,7 @@ use tokio::sync::Notify;
 use super::socket::{self, Packet, Received, Sent};
 use super::wire::{self, FromKeeper, SHORT, Several, ToKeeper, WireError};
 use crate::crash;
+use crate::descriptor::register;
 
 /// The number of the descriptor that the keeper starts the engine with.
 pub const ENGINE_FD: i32 = 3;
@@ -58,7 +59,7 @@ impl KeeperClient {
         rustix::io::ioctl_fionbio(&socket, true)?;
         rustix::io::fcntl_setfd(&socket, rustix::io::FdFlags::CLOEXEC)?;
         Ok(Self {
-            socket: register(socket)?,
+            socket: register(socket, Interest::READABLE | Interest::WRITABLE)?,
             queue: Mutex::new(VecDeque::new()),
             heard: Mutex::new(VecDeque::new()),
             gathered: Mutex::new(None),
@@ -224,13 +225,6 @@ impl KeeperClient {
 /// A panic elsewhere leaves it as it was: there is nothing that could be half done.
 fn lock<T>(shared: &Mutex<T>) -> MutexGuard<'_, T> {
     shared.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-#[expect(unsafe_code, reason = "the registration trusts the descriptor to stay the same")]
-fn register(socket: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
-    // SAFETY: an `OwnedFd` always has the same number, and is not closed while the registration,
-    // which owns it, lives.
-    Ok(unsafe { AsyncFd::register(socket) }?)
 }
 
 #[cfg(test)]

@@ -15,6 +15,8 @@ use rustix::io::Errno;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
+use crate::descriptor::register;
+
 /// What the kernel told.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) enum Event {
@@ -32,13 +34,9 @@ pub(super) struct Inotify(AsyncFd<OwnedFd>);
 impl Inotify {
     /// # Errors
     /// No descriptor, or the user's limit of inotify instances.
-    #[expect(unsafe_code, reason = "the only way to register a descriptor with the event loop")]
     pub(super) fn new() -> io::Result<Self> {
         let descriptor = inotify::init(CreateFlags::NONBLOCK | CreateFlags::CLOEXEC)?;
-        // SAFETY: the descriptor is open, owned by the `AsyncFd` and never taken out of it, and an
-        // `OwnedFd` always names the same descriptor.
-        let registered = unsafe { AsyncFd::register_with_interest(descriptor, Interest::READABLE) };
-        registered.map(Self).map_err(Into::into)
+        register(descriptor, Interest::READABLE).map(Self)
     }
 
     /// Arms a watch for the next change of a file: its content, its name or its links.

@@ -23,6 +23,7 @@ use std::sync::Arc;
 
 use tokio::sync::{mpsc, watch};
 
+use super::alarm::Alarm;
 use super::round::Round;
 use super::succession::Succession;
 use super::{Announcer, Ending, Handle, Input, Lifetime, Project, Supervisor, Unwritten};
@@ -236,6 +237,7 @@ impl Supervisor {
             stored: BTreeMap::new(),
             stored_next_run: 0,
             succession: Succession::default(),
+            alarm: Alarm::new(),
             ending: Ending::No,
             lifetime,
         };

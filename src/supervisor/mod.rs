@@ -24,6 +24,7 @@
 //! Deliberately absent: manifests' text (it is loaded elsewhere, because that takes time), rendering,
 //! sockets.
 
+mod alarm;
 mod announce;
 mod boot;
 mod converging;
@@ -45,7 +46,7 @@ use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot, watch};
 
-use crate::clock::{instant_of, now};
+use crate::clock::now;
 use crate::home::Home;
 use crate::keeper::client::KeeperClient;
 use crate::keeper::wire::{FromKeeper, ToKeeper, Welcome};
@@ -59,6 +60,7 @@ use crate::runner::effects::Runner;
 use crate::runner::launch::BaseEnv;
 use crate::store::{EventFilter, EventRecord, ProjectRecord, RowId, Store, StoreError};
 
+use alarm::Alarm;
 use leaving::Leaving;
 pub use record::{LoadFailure, LoadedProject, Project, Projects};
 use succession::Succession;
@@ -271,6 +273,7 @@ pub struct Supervisor {
     /// All runs that were handed out have lower numbers, and the store knows it.
     stored_next_run: u64,
     succession: Succession,
+    alarm: Alarm,
     ending: Ending,
     lifetime: Lifetime,
     had_projects: bool,
@@ -334,13 +337,7 @@ impl Supervisor {
         };
         // A disk does not say when it has room again.
         let others = idle.into_iter().chain(self.unwritten.again);
-        let deadline = self.fleet.next_deadline().into_iter().chain(others).min().map(instant_of);
-        let sleep = async {
-            match deadline {
-                Some(deadline) => tokio::time::sleep_until(deadline).await,
-                None => std::future::pending().await,
-            }
-        };
+        let deadline = self.fleet.next_deadline().into_iter().chain(others).min();
         let mut inputs = Vec::new();
         tokio::select! {
             message = self.keeper.recv() => match message {
@@ -355,7 +352,7 @@ impl Supervisor {
             },
             Some(report) = self.reports.recv() => inputs.push(Input::Report(report)),
             Some(input) = self.inputs.recv() => inputs.push(input),
-            () = sleep => {}
+            () = self.alarm.at(deadline) => {}
         }
         while let Ok(report) = self.reports.try_recv() {
             inputs.push(Input::Report(report));

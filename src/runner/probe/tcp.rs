@@ -13,6 +13,6 @@ impl Tcp {
 
 impl Kind for Tcp {
     fn run<'a>(&'a mut self, _target: &'a Target) -> Run<'a> {
-        Box::pin(async move { Ok(self.0.connect().await.map(drop)?) })
+        Box::pin(async move { Ok(self.0.accepts().await?) })
     }
 }
