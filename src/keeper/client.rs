@@ -19,11 +19,11 @@
 use std::collections::VecDeque;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
-use tokio::io::{Interest, Ready};
 use tokio::sync::Notify;
 
 use super::socket::{self, Packet, Received, Sent};
@@ -40,10 +40,20 @@ const PACKET: usize = 16 * 1024;
 /// How long a keeper that takes none of the last words is waited for.
 const DEAF: Duration = Duration::from_secs(10);
 
+/// By what a socket tells that it takes something again.
+type Room = Arc<AsyncFd<OwnedFd>>;
+
+/// How long until another descriptor is asked for.
+const TRY_AGAIN: Duration = Duration::from_millis(20);
+
 /// A connection to the keeper.
 #[derive(Debug)]
 pub struct KeeperClient {
+    /// For reading alone: were its being writable waited for as well, each message that the keeper takes would
+    /// wake up the engine.
     socket: AsyncFd<OwnedFd>,
+    /// The same socket, for writing, while something is queued.
+    room: Mutex<Option<Room>>,
     queue: Mutex<VecDeque<Packet>>,
     /// What came in one packet with a message that was taken already.
     heard: Mutex<VecDeque<Result<FromKeeper, WireError>>>,
@@ -59,7 +69,8 @@ impl KeeperClient {
         rustix::io::ioctl_fionbio(&socket, true)?;
         rustix::io::fcntl_setfd(&socket, rustix::io::FdFlags::CLOEXEC)?;
         Ok(Self {
-            socket: register(socket, Interest::READABLE | Interest::WRITABLE)?,
+            socket: register(socket, Interest::READABLE)?,
+            room: Mutex::new(None),
             queue: Mutex::new(VecDeque::new()),
             heard: Mutex::new(VecDeque::new()),
             gathered: Mutex::new(None),
@@ -80,22 +91,14 @@ impl KeeperClient {
                 crash::point("heard the keeper");
                 return message.map(|message| Some((message, None))).map_err(io::Error::other);
             }
-            let is_queued = !self.queue().is_empty();
-            let interest = if is_queued {
-                Interest::READABLE | Interest::WRITABLE
-            } else {
-                Interest::READABLE
-            };
             let mut guard = tokio::select! {
-                guard = self.socket.ready(interest) => guard?,
+                guard = self.socket.readable() => guard?,
+                sent = self.send_on() => {
+                    sent?;
+                    continue;
+                }
                 () = self.queued.notified() => continue,
             };
-            if guard.ready().is_writable() && self.flush()? == Sent::Full {
-                guard.clear_ready_matching(Ready::WRITABLE);
-            }
-            if !guard.ready().is_readable() {
-                continue;
-            }
             let mut buffer = [0; 4096];
             let mut descriptors = Vec::new();
             let socket = self.socket.get_ref().as_fd();
@@ -108,7 +111,7 @@ impl KeeperClient {
                 }
                 Received::Garbage(why) => return Err(io::Error::other(why)),
                 Received::Nothing => {
-                    guard.clear_ready_matching(Ready::READABLE);
+                    guard.clear_ready();
                     continue;
                 }
                 Received::End => return Ok(None),
@@ -195,15 +198,36 @@ impl KeeperClient {
 
     async fn sent_unless_deaf(&self, patience: Duration) {
         while self.backlog() > 0 {
-            let writable = tokio::time::timeout(patience, self.socket.ready(Interest::WRITABLE));
-            let Ok(Ok(mut guard)) = writable.await else { return };
-            match self.flush() {
-                Ok(Sent::Full) => guard.clear_ready_matching(Ready::WRITABLE),
-                Ok(Sent::Done) => {}
-                // It is gone, and so is whatever it should have heard.
-                Err(_) => return,
-            }
+            // Or it is gone, and so is whatever it should have heard.
+            let Ok(Ok(())) = tokio::time::timeout(patience, self.send_on()).await else { return };
         }
+    }
+
+    /// Sends some of what is queued once the socket has room for it. Waits for ever while nothing is.
+    async fn send_on(&self) -> io::Result<()> {
+        if self.queue().is_empty() {
+            return std::future::pending().await;
+        }
+        let Ok(room) = self.room() else {
+            // No descriptor is left, and nobody tells when there is one again.
+            tokio::time::sleep(TRY_AGAIN).await;
+            return self.flush().map(drop);
+        };
+        let mut guard = room.writable().await?;
+        match self.flush()? {
+            Sent::Full => guard.clear_ready(),
+            Sent::Done => *lock(&self.room) = None,
+        }
+        Ok(())
+    }
+
+    fn room(&self) -> io::Result<Room> {
+        let mut room = lock(&self.room);
+        if let Some(room) = &*room {
+            return Ok(room.clone());
+        }
+        let socket = self.socket.get_ref().try_clone()?;
+        Ok(room.insert(Arc::new(register(socket, Interest::WRITABLE)?)).clone())
     }
 
     fn flush(&self) -> io::Result<Sent> {
