@@ -52,7 +52,7 @@ impl Round {
     /// Takes what came of a step.
     pub(super) fn gather(&mut self, step: FleetStep) {
         self.effects.extend(step.effects);
-        self.visible |= !step.changed.is_empty() || !step.removed.is_empty();
+        self.visible |= step.is_visible || !step.removed.is_empty();
         // Results of probes are for the eye; what must outlive the engine makes an event.
         self.changed.extend(step.events.iter().map(|event| event.instance.clone()));
         self.changed.extend(step.decided);

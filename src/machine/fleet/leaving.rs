@@ -100,15 +100,10 @@ impl Fleet {
         for instance in gone {
             self.leaving.remove(&instance);
             self.held.remove(&instance);
-            if self.members.remove(&instance).is_none() {
-                continue;
-            }
-            if let Some(at) = self.deadline_of.remove(&instance) {
-                self.deadlines.remove(&(at, instance.clone()));
-            }
+            let Some(mut member) = self.members.remove(&instance) else { continue };
+            self.deadlines.forget(&instance, &mut member);
             self.dependents.forget(&instance);
             work.moved.push(instance.clone());
-            work.step.changed.remove(&instance);
             work.step.events.push(Event { instance: instance.clone(), kind: EventKind::Removed });
             work.step.removed.push(instance);
         }

@@ -19,6 +19,7 @@ mod leaving;
 mod rolling;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::ops::Deref;
 use std::sync::Arc;
 
 use self::dependents::{Dependents, Key};
@@ -86,8 +87,8 @@ pub struct FleetStep {
     pub effects: Vec<(InstanceId, Effect)>,
     /// To be told, in order.
     pub events: Vec<Event>,
-    /// Instances of which something changed that anybody might look at.
-    pub changed: BTreeSet<InstanceId>,
+    /// Something changed that anybody might look at.
+    pub is_visible: bool,
     /// Instances of which something else is wanted than before, that have another run, or have heard what they
     /// were to be told. It must outlive the engine, also where no event tells of it yet.
     pub decided: Vec<InstanceId>,
@@ -95,15 +96,35 @@ pub struct FleetStep {
     pub removed: Vec<InstanceId>,
 }
 
+/// A component, and when it is told the time.
+#[derive(Clone, Debug)]
+struct Member {
+    component: Component,
+    deadline: Option<Time>,
+}
+
+impl Member {
+    fn boxed(component: Component) -> Box<Self> {
+        Box::new(Self { component, deadline: None })
+    }
+}
+
+impl Deref for Member {
+    type Target = Component;
+
+    fn deref(&self) -> &Component {
+        &self.component
+    }
+}
+
 /// The owner of all components.
 #[derive(Clone, Debug, Default)]
 pub struct Fleet {
     /// Boxed, because the nodes of the map are half empty.
-    members: BTreeMap<InstanceId, Box<Component>>,
+    members: BTreeMap<InstanceId, Box<Member>>,
     dependents: Dependents,
     runs: HashMap<RunId, InstanceId>,
-    deadlines: BTreeSet<(Time, InstanceId)>,
-    deadline_of: HashMap<InstanceId, Time>,
+    deadlines: Deadlines,
     /// Told to stop, and held until their dependents are gone.
     held: BTreeSet<InstanceId>,
     /// To be forgotten once they have ended.
@@ -130,8 +151,9 @@ impl Fleet {
             self.held.insert(instance.clone());
         }
         self.dependents.declare(instance, component.spec());
-        self.members.insert(instance.clone(), Box::new(component));
-        self.retime(instance);
+        let mut member = Member::boxed(component);
+        self.deadlines.retime(instance, &mut member);
+        self.members.insert(instance.clone(), member);
     }
 
     /// After all components were restored: opens the gates, and starts again what the old daemon had
@@ -162,18 +184,18 @@ impl Fleet {
     /// One component.
     #[must_use]
     pub fn get(&self, instance: &InstanceId) -> Option<&Component> {
-        self.members.get(instance).map(|component| &**component)
+        self.members.get(instance).map(|member| &member.component)
     }
 
     /// All components in order.
     pub fn iter(&self) -> impl Iterator<Item = (&InstanceId, &Component)> {
-        self.members.iter().map(|(instance, component)| (instance, &**component))
+        self.members.iter().map(|(instance, member)| (instance, &member.component))
     }
 
     /// All replicas of a component.
     pub fn replicas(&self, project: &str, component: &str) -> impl Iterator<Item = &Component> {
         let number = |replica| InstanceId::new(project, component, replica);
-        self.members.range(number(0)..=number(u32::MAX)).map(|(_, component)| &**component)
+        self.members.range(number(0)..=number(u32::MAX)).map(|(_, member)| &member.component)
     }
 
     /// Whose run this is.
@@ -185,7 +207,7 @@ impl Fleet {
     /// The earliest time at which somebody wants a tick.
     #[must_use]
     pub fn next_deadline(&self) -> Option<Time> {
-        self.deadlines.first().map(|(at, _)| *at)
+        self.deadlines.0.first().map(|(at, _)| *at)
     }
 
     /// Whether instances of a project are yet to be forgotten, or wait for their turn to be replaced. What a
@@ -228,6 +250,7 @@ impl Fleet {
     fn tick(&mut self, now: Time, work: &mut Work) {
         let due: Vec<InstanceId> = self
             .deadlines
+            .0
             .iter()
             .take_while(|(at, _)| *at <= now)
             .map(|(_, instance)| instance.clone())
@@ -252,8 +275,8 @@ impl Fleet {
                     }
                     let seed = seed_of(&instance);
                     self.dependents.declare(&instance, &spec);
-                    let component = Box::new(Component::new(spec, seed));
-                    self.members.insert(instance.clone(), component);
+                    let member = Member::boxed(Component::new(spec, seed));
+                    self.members.insert(instance.clone(), member);
                     created.push(instance);
                 }
                 Change::Update(instance, spec) => rest.push((instance, Input::Update(spec))),
@@ -352,7 +375,8 @@ impl Fleet {
         };
         // What has arrived is not told again by the next engine.
         let has_arrived = matches!(&input, Input::Answer(_, Answer::Told | Answer::Reconfigured));
-        let Some(component) = self.members.get_mut(instance) else { return };
+        let Some(member) = self.members.get_mut(instance) else { return };
+        let component = &mut member.component;
         if let Some(gate) = gate {
             component.gate = gate;
         }
@@ -387,25 +411,37 @@ impl Fleet {
                 self.runs.insert(run, instance.clone());
             }
         }
-        work.step.changed.insert(instance.clone());
+        work.step.is_visible = true;
         work.step.effects.extend(effects.into_iter().map(|effect| (instance.clone(), effect)));
         work.step
             .events
             .extend(events.into_iter().map(|kind| Event { instance: instance.clone(), kind }));
-        self.retime(instance);
+        self.deadlines.retime(instance, member);
     }
+}
 
-    fn retime(&mut self, instance: &InstanceId) {
-        let next = self.members.get(instance).and_then(|component| component.next_deadline());
-        if self.deadline_of.get(instance).copied() == next {
+/// When members are told the time, as each of them says.
+#[derive(Clone, Debug, Default)]
+struct Deadlines(BTreeSet<(Time, InstanceId)>);
+
+impl Deadlines {
+    /// The member may have another one.
+    fn retime(&mut self, instance: &InstanceId, member: &mut Member) {
+        let next = member.next_deadline();
+        if member.deadline == next {
             return;
         }
-        if let Some(old) = self.deadline_of.remove(instance) {
-            self.deadlines.remove(&(old, instance.clone()));
-        }
+        self.forget(instance, member);
         if let Some(at) = next {
-            self.deadlines.insert((at, instance.clone()));
-            self.deadline_of.insert(instance.clone(), at);
+            self.0.insert((at, instance.clone()));
+            member.deadline = next;
+        }
+    }
+
+    /// The member has none any more.
+    fn forget(&mut self, instance: &InstanceId, member: &mut Member) {
+        if let Some(old) = member.deadline.take() {
+            self.0.remove(&(old, instance.clone()));
         }
     }
 }
