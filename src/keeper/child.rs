@@ -33,7 +33,7 @@
 use std::ffi::{CStr, CString, c_char};
 use std::fmt;
 use std::io::{Cursor, IoSlice, Write};
-use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::sync::Arc;
 
 use rustix::fs::{FileType, Mode, OFlags};
@@ -71,6 +71,8 @@ pub(super) struct Brief {
     sockets: Vec<RawFd>,
     record: Draft,
     record_name: CString,
+    /// The file for it, if that is there already.
+    record_file: Option<RawFd>,
     barrier: RawFd,
     ground: Arc<Ground>,
     points: crash::Child,
@@ -92,7 +94,7 @@ impl Brief {
         started: Time,
         barrier: &OwnedFd,
         ground: &Arc<Ground>,
-    ) -> (Self, Option<OwnedFd>) {
+    ) -> (Self, [Option<OwnedFd>; 2]) {
         let record = Record {
             run: launch.run,
             key: launch.key,
@@ -128,11 +130,12 @@ impl Brief {
             record: record.draft(),
             // A number has no zero in it.
             record_name: CString::new(record::file_name(launch.run)).unwrap_or_default(),
+            record_file: launch.record.as_ref().map(AsRawFd::as_raw_fd),
             barrier: barrier.as_raw_fd(),
             ground: ground.clone(),
             points: crash::launch(),
         };
-        (brief, passed)
+        (brief, [passed, launch.record])
     }
 
     /// The first number behind the sockets.
@@ -298,14 +301,21 @@ fn end_if_orphaned(ground: &Ground) {
 }
 
 /// Writes the record with one call, so that it is there or is torn, and never overwrites one.
+#[expect(unsafe_code, reason = "the file for it may be there already, as a number")]
 fn write_record(brief: &Brief) -> Result<Identity, Failure> {
     let fail = |errno| Failure::at(LaunchStage::Record)(errno);
     let identity = Identity::own();
+    if let Some(number) = brief.record_file {
+        // SAFETY: this process has it, by the number that it had when the brief was made, or a duplicate.
+        let file = unsafe { BorrowedFd::borrow_raw(number) };
+        brief.record.write(&identity, file).map_err(fail)?;
+        return Ok(identity);
+    }
     let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
     let mode = Mode::RUSR | Mode::WUSR;
     let records = &brief.ground.records;
     let file = rustix::fs::openat(records, &brief.record_name, flags, mode).map_err(fail)?;
-    brief.record.write(&identity, &file).map_err(fail)?;
+    brief.record.write(&identity, file.as_fd()).map_err(fail)?;
     Ok(identity)
 }
 

@@ -26,6 +26,7 @@ use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::fs::{Mode, OFlags};
 use rustix::process::Resource;
 
+use super::ahead::Ahead;
 use super::cgroup::Groups;
 use super::config::{KeeperConfig, READY};
 use super::console::say;
@@ -159,6 +160,7 @@ pub(super) struct Keeper {
     pub(super) leftovers: VecDeque<(RunId, Option<Box<Path>>)>,
     /// When that is to be done at the latest, if there is something to remove.
     pub(super) clean_by: Option<Time>,
+    pub(super) ahead: Ahead,
     /// When to look again at trees that are watched by nothing.
     pub(super) blind_look: Option<Time>,
     /// Launches since memory was given back, and when that is to be done.
@@ -250,6 +252,7 @@ impl Keeper {
             sweeps: Sweeps::default(),
             leftovers: VecDeque::new(),
             clean_by: None,
+            ahead: Ahead::default(),
             blind_look: None,
             launches: 0,
             tidy_at: None,
@@ -307,8 +310,17 @@ impl Keeper {
                 self.clean_up(LEFTOVERS);
             }
             let cleaning = self.clean_by.map(|by| by.min(calm_at));
-            let due =
-                [self.engine.due(), self.blind_look, self.tidy_at, cleaning, self.sweeps.due()];
+            if self.ahead.is_wanted() && cleaning.is_none() && calm_at <= now {
+                self.prepare();
+            }
+            let preparing = self.ahead.is_wanted().then_some(calm_at);
+            let due = [
+                self.engine.due(),
+                self.blind_look,
+                self.tidy_at,
+                cleaning.or(preparing),
+                self.sweeps.due(),
+            ];
             let timeout = due.into_iter().flatten().min().map(|due| due.since(clock::now()));
             if let Err(errno) = self.poller.wait(&mut events, timeout) {
                 // Only a bug makes epoll fail. Ending is the way that loses nothing: the next daemon
@@ -455,6 +467,7 @@ impl Keeper {
 
     fn tidy(&mut self) {
         self.clean_up(usize::MAX);
+        self.remove_ahead();
         if let Some(groups) = &self.groups {
             groups.tidy();
         }

@@ -357,35 +357,43 @@ impl Keeper {
     /// for that, and a daemon that comes before sees that nothing of the run is left.
     pub(super) fn forget(&mut self, id: RunId) {
         if let Some(run) = self.table.remove(id) {
-            self.leftovers.push_back((id, run.group));
-            self.clean_by.get_or_insert_with(|| clock::now() + LONGEST_STORM);
+            self.leave_behind(id, run.group);
         }
+    }
+
+    /// What there is of a run is removed later.
+    pub(super) fn leave_behind(&mut self, id: RunId, group: Option<Box<Path>>) {
+        self.leftovers.push_back((id, group));
+        self.clean_by.get_or_insert_with(|| clock::now() + LONGEST_STORM);
     }
 
     /// Removes some of what is left of runs that are forgotten.
     pub(super) fn clean_up(&mut self, most: usize) {
-        for (id, group) in self.leftovers.drain(..most.min(self.leftovers.len())) {
-            remove_record(&self.ground.records, id);
-            if let Some(group) = group.as_deref() {
-                cgroup::remove(group);
-            }
+        for _ in 0..most {
+            let Some((id, group)) = self.leftovers.pop_front() else { break };
+            self.remove(id, group.as_deref());
         }
         if self.leftovers.is_empty() {
             self.clean_by = None;
+            if self.table.is_empty() {
+                self.remove_ahead();
+            }
+        }
+    }
+
+    /// Removes the record of a run, and its group.
+    pub(super) fn remove(&self, id: RunId, group: Option<&Path>) {
+        let name = record::file_name(id);
+        let _ = rustix::fs::unlinkat(&self.ground.records, name, AtFlags::empty());
+        crash::point("the record is removed");
+        if let Some(group) = group {
+            cgroup::remove(group);
         }
     }
 
     fn remove_traces(&self, id: RunId) {
-        remove_record(&self.ground.records, id);
-        if let Some(group) = self.table.get(id).and_then(|run| run.group.as_deref()) {
-            cgroup::remove(group);
-        }
+        self.remove(id, self.table.get(id).and_then(|run| run.group.as_deref()));
     }
-}
-
-fn remove_record(records: &OwnedFd, id: RunId) {
-    let _ = rustix::fs::unlinkat(records, record::file_name(id), AtFlags::empty());
-    crash::point("the record is removed");
 }
 
 /// Acts on each process of a group. Between the list and the pidfd the number may have gone to somebody

@@ -11,6 +11,7 @@
 //!   telling ──── what it is told   table ────── what is known     engine ──── the engine's process
 //!   spawn, child ─ clone to exec   cgroup, tree ─ what belongs to a run
 //!   lend ───────── memory that a child borrows until it executes
+//!   ahead ──────── what the next launch needs
 //!   oom ────────── who was killed for want of memory
 //!   freezer ────── a component that is held still for a moment
 //!   wire, socket ─ messages        record ────── what a later daemon finds
@@ -46,6 +47,7 @@
 //! Deliberately absent: restarts, timers of components, names of users, manifests, logs that pass
 //! through, a queue of messages, an async runtime.
 
+mod ahead;
 mod cgroup;
 mod child;
 pub mod client;

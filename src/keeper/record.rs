@@ -17,7 +17,7 @@
 
 use std::fs;
 use std::io::{self, Cursor, IoSlice, Write};
-use std::os::fd::OwnedFd;
+use std::os::fd::BorrowedFd;
 use std::path::{Path, PathBuf};
 
 use rustix::io::Errno;
@@ -59,7 +59,7 @@ const IDENTITY: usize = 96;
 
 impl Draft {
     /// Writes the record with one call. What does not go in by that has no room.
-    pub(super) fn write(&self, identity: &Identity, file: &OwnedFd) -> Result<(), Errno> {
+    pub(super) fn write(&self, identity: &Identity, file: BorrowedFd<'_>) -> Result<(), Errno> {
         let mut room = [0; IDENTITY];
         let [before, own, after] = self.parts(identity, &mut room);
         let slices = [IoSlice::new(before), IoSlice::new(own), IoSlice::new(after)];
@@ -174,6 +174,7 @@ fn run_of(path: &Path) -> Option<RunId> {
 #[cfg(test)]
 mod tests {
     use std::io::Read;
+    use std::os::fd::AsFd;
 
     use proptest::prelude::*;
 
@@ -213,13 +214,13 @@ mod tests {
         let identity = Identity { pid: u32::MAX, inode: u64::MAX, start_ticks: u64::MAX };
         let record = Record { identity, ..sample() };
         let mut file = tempfile::tempfile().unwrap();
-        record.draft().write(&identity, &file.try_clone().unwrap().into()).unwrap();
+        record.draft().write(&identity, file.as_fd()).unwrap();
         let mut written = String::new();
         std::io::Seek::rewind(&mut file).unwrap();
         file.read_to_string(&mut written).unwrap();
         assert_eq!(Record::parse(&written), Some(record));
         let full = fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
-        assert_eq!(sample().draft().write(&identity, &full.into()), Err(Errno::NOSPC));
+        assert_eq!(sample().draft().write(&identity, full.as_fd()), Err(Errno::NOSPC));
     }
 
     #[test]

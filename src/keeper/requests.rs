@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use rustix::event::epoll::EventFlags;
 
+use super::ahead::Made;
 use super::console::say;
 use super::event_loop::{Ending, Keeper, Matter};
 use super::identity::{self, Fate, Identity};
@@ -170,8 +171,12 @@ impl Keeper {
         }
         let (own_group, aux) = (spawn.own_group, spawn.aux);
         let key = spawn.key.get(..MAX_NAME).unwrap_or(&spawn.key).to_owned();
+        let mut made = self.take_ahead(id);
         let launched = Launch::prepare(spawn, passed, &self.held, &self.ground)
-            .and_then(|launch| self.launch(launch, own_group));
+            .and_then(|launch| self.launch(launch, own_group, &mut made));
+        if let Some((group, _)) = made.and_then(|unused| unused.group) {
+            cgroup::remove(&group);
+        }
         let run = launched.unwrap_or_else(|failure| Run::new(&key, aux, Phase::Failed(failure)));
         let has_failed = matches!(run.phase, Phase::Failed(_));
         self.count_launch();
@@ -183,11 +188,21 @@ impl Keeper {
         }
     }
 
-    fn launch(&mut self, mut launch: Launch, own_group: bool) -> Result<Run, LaunchFailure> {
+    fn launch(
+        &mut self,
+        mut launch: Launch,
+        own_group: bool,
+        made: &mut Option<Made>,
+    ) -> Result<Run, LaunchFailure> {
         let id = launch.run;
+        launch.record = made.as_mut().and_then(|made| made.record.take());
         // Where a group cannot be had for this run, it is contained by best effort rather than not
         // started.
-        let group = self.groups.as_ref().filter(|_| own_group).and_then(|groups| {
+        let groups = self.groups.as_ref().filter(|_| own_group);
+        let group = groups.and_then(|groups| {
+            if let Some(group) = made.as_mut().and_then(|made| made.group.take()) {
+                return Some(group);
+            }
             groups
                 .create(id)
                 .inspect_err(|error| say(format_args!("no cgroup for {}: {error}", launch.key)))

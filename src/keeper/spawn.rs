@@ -87,6 +87,8 @@ pub(super) struct Launch {
     pub(super) rlimits: Vec<(Rlimit, LimitSpec)>,
     pub(super) log: Log,
     pub(super) cgroup: Option<PathBuf>,
+    /// The file for its record, if that is there already.
+    pub(super) record: Option<OwnedFd>,
     /// Become the numbers from 3 on. The keeper holds them, and does nothing else until the child is there.
     pub(super) sockets: Vec<RawFd>,
 }
@@ -154,6 +156,7 @@ impl Launch {
             rlimits: spawn.rlimits,
             log,
             cgroup: None,
+            record: None,
             sockets,
         })
     }
@@ -176,7 +179,7 @@ impl Launch {
         };
         // Who is to be somebody else gets memory of its own.
         let may_borrow = stacks.are_of_use() && self.user.is_none();
-        let (brief, _passed) = Brief::new(self, at, &writer, ground);
+        let (brief, _open) = Brief::new(self, at, &writer, ground);
         let mut brief = Box::new(brief);
         if may_borrow {
             let stack = stacks.take().map_err(refuse)?;

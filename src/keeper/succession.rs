@@ -122,6 +122,7 @@ impl Keeper {
     fn hand_over(&mut self, program: &CString, may_go_back: bool) -> io::Error {
         // It is not a part of the estate.
         self.clean_up(usize::MAX);
+        self.remove_ahead();
         let (bytes, mut passed) = estate::write(&self.contents());
         let memory = match sealed(&bytes, MemfdFlags::empty()) {
             Ok(memory) => memory,

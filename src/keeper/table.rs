@@ -224,6 +224,10 @@ impl Table {
         self.runs.get_mut(&run)
     }
 
+    pub(super) fn is_empty(&self) -> bool {
+        self.runs.is_empty()
+    }
+
     pub(super) fn iter(&self) -> impl Iterator<Item = (RunId, &Run)> {
         self.runs.iter().map(|(id, run)| (*id, run))
     }

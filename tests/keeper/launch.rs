@@ -12,7 +12,7 @@ use stigmer::keeper::wire::{
     Containment, Credentials, Detail, FromKeeper, HandedDown, LogTarget, ToKeeper,
 };
 use stigmer::model::spec::{LimitSpec, Rlimit};
-use stigmer::model::{ExitStatus, LaunchStage, Retry};
+use stigmer::model::{ExitStatus, LaunchStage, Retry, RunId};
 
 use crate::bench::{Bench, code, until};
 
@@ -374,7 +374,8 @@ fn s26_other_launches_that_cannot_be_are_told_with_their_stage() {
     let failure = bench.fail(spawn);
     assert_eq!((failure.stage, failure.errno), (LaunchStage::Exec, libc::E2BIG));
     // The number of a run whose record is still there is not used again.
-    let spawn = bench.shell("true");
+    let mut spawn = bench.shell("true");
+    spawn.run = RunId(1_000);
     fs::write(bench.config.records.join(format!("{}.run", spawn.run)), "").unwrap();
     let failure = bench.fail(spawn);
     assert_eq!((failure.stage, failure.errno), (LaunchStage::Record, libc::EEXIST));
