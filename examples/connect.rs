@@ -2,7 +2,7 @@
 //! yardstick of the probes in `benches/scale`.
 //!
 //! ```text
-//! connect EACH TURNS PORT...        20 turns a second, EACH connections in each, to the ports of 127.0.0.1 in turn
+//! connect EACH TURNS PORT...        10 turns a second, EACH connections in each, to the ports of 127.0.0.1 in turn
 //!
 //!   socket, connect (which does not wait) × EACH ──> epoll_wait ──> SO_ERROR, close × EACH ──> sleep
 //! ```
@@ -22,8 +22,8 @@ use rustix::event::epoll::{self, CreateFlags, EventData, EventFlags};
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, connect, socket_with, sockopt};
 
-/// As often as the probes of an interval of 10 s have a turn (ADR 0009).
-const TURN: Duration = Duration::from_millis(50);
+/// As often as the probes of an interval of 10 s have a turn (ADR 0012).
+const TURN: Duration = Duration::from_millis(100);
 
 #[expect(
     clippy::disallowed_methods,

@@ -2,13 +2,16 @@
 //!
 //! ```text
 //!   run 17 is launched ── calm ─► group 18, and 18.run, which is empty ── 18 is launched ─► used
-//!                                                    ├─ 19 is launched instead ─► removed
-//!                                                    └─ no run is left ─────────► removed
+//!                                            │ 19 is launched instead ─► stays for 18 until it is calm,
+//!                                            │                           then removed: 20 is next
+//!                                            └ no run is left ─► removed
 //! ```
 //!
 //! A crash is answered by a launch, and a folder in the tree of groups and a file on a disk take a quarter
-//! of the time that the keeper adds to it. The engine counts its runs up, so that the next number is known.
-//! Storms find one of them ready, and make the others as they go.
+//! of the time that the keeper adds to it. The engine counts the runs of components up, so that the next number
+//! is known, if not when it comes: a launch that has something to fetch first may be overtaken. Helpers have
+//! numbers of their own, and nothing is made for them. Storms find one of them ready, and make the others
+//! as they go.
 //!
 //! Invariant: to whoever comes after this keeper, both look like a launch that was broken off: an empty
 //! record is of a program that never ran, and an empty group goes with the next sweep. An engine that begins
@@ -31,8 +34,10 @@ use crate::model::RunId;
 /// The launch that is expected, and what there is for it.
 #[derive(Debug, Default)]
 pub(super) struct Ahead {
-    /// It was not looked at yet what can be made for this one.
-    wanted: Option<RunId>,
+    /// The highest number that was launched.
+    last: RunId,
+    /// Something was launched since it was looked at what can be made.
+    is_wanted: bool,
     made: Option<Made>,
 }
 
@@ -69,49 +74,47 @@ impl Made {
 impl Ahead {
     /// Whether there is something to do once it is calm.
     pub(super) const fn is_wanted(&self) -> bool {
-        self.wanted.is_some()
+        self.is_wanted
     }
 }
 
 impl Keeper {
-    /// What there is for a launch. What there is for another one is removed when it is calm.
-    pub(super) fn take_ahead(&mut self, run: RunId) -> Option<Made> {
-        self.ahead.wanted = Some(RunId(run.0 + 1)).filter(|next| next.0 < MAX_RUN);
-        let made = self.ahead.made.take()?;
-        if made.run == run {
-            return Some(made.what_is_left());
+    /// What there is for a launch.
+    pub(super) fn take_ahead(&mut self, run: RunId, aux: bool) -> Option<Made> {
+        let ahead = &mut self.ahead;
+        if !aux {
+            ahead.last = ahead.last.max(run);
+            ahead.is_wanted = true;
         }
-        match made {
-            Made { run, group, record: Some(_) } => {
-                self.leave_behind(run, group.map(|(path, _)| path.into()));
-            }
-            unwritten => self.discard(unwritten),
-        }
-        None
+        ahead.made.take_if(|made| made.run == run).map(Made::what_is_left)
     }
 
     /// It is calm: makes what the next launch needs, as long as there is something that may need one.
     pub(super) fn prepare(&mut self) {
-        let wanted = self.ahead.wanted.take();
+        self.ahead.is_wanted = false;
         if self.table.is_empty() {
             return self.remove_ahead();
         }
-        let Some(run) = wanted else { return };
+        let run = RunId(self.ahead.last.0 + 1);
+        if self.ahead.made.as_ref().is_some_and(|made| made.run == run) {
+            return;
+        }
         self.remove_ahead();
-        self.ahead.made = Some(Made::make(run, self.groups.as_ref(), &self.ground));
-        crash::point("something is made ahead");
+        if run.0 < MAX_RUN && self.table.get(run).is_none() {
+            self.ahead.made = Some(Made::make(run, self.groups.as_ref(), &self.ground));
+            crash::point("something is made ahead");
+        }
     }
 
-    /// Nothing more will be launched by this program.
+    /// Removes what was made for the next launch.
     pub(super) fn remove_ahead(&mut self) {
-        self.ahead.wanted = None;
         if let Some(made) = self.ahead.made.take() {
-            self.discard(made);
+            self.discard(&made);
         }
     }
 
     /// A record of that name which was not made here is somebody else's.
-    fn discard(&self, made: Made) {
+    fn discard(&self, made: &Made) {
         let group = made.group.as_ref().map(|(path, _)| &**path);
         match made.record {
             Some(_) => self.remove(made.run, group),

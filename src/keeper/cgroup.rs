@@ -110,7 +110,7 @@ impl Groups {
             }
             Err(error) => return Err(error),
         }
-        let folder = open_folder(&path)?;
+        let folder = open_folder(&path).inspect_err(|_| remove(&path))?;
         Ok((path, folder))
     }
 

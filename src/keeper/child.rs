@@ -300,13 +300,14 @@ fn end_if_orphaned(ground: &Ground) {
     }
 }
 
-/// Writes the record with one call, so that it is there or is torn, and never overwrites one.
+/// Writes the record with one call, so that it is there or is torn, and never overwrites one: the file is new,
+/// whether it was made here or ahead.
 #[expect(unsafe_code, reason = "the file for it may be there already, as a number")]
 fn write_record(brief: &Brief) -> Result<Identity, Failure> {
     let fail = |errno| Failure::at(LaunchStage::Record)(errno);
     let identity = Identity::own();
     if let Some(number) = brief.record_file {
-        // SAFETY: this process has it, by the number that it had when the brief was made, or a duplicate.
+        // SAFETY: this process has it, by the number that it had when the brief was made.
         let file = unsafe { BorrowedFd::borrow_raw(number) };
         brief.record.write(&identity, file).map_err(fail)?;
         return Ok(identity);

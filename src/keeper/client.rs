@@ -210,8 +210,11 @@ impl KeeperClient {
         }
         let Ok(room) = self.room() else {
             // No descriptor is left, and nobody tells when there is one again.
-            tokio::time::sleep(TRY_AGAIN).await;
-            return self.flush().map(drop);
+            let before = self.backlog();
+            while self.flush()? == Sent::Full && self.backlog() == before {
+                tokio::time::sleep(TRY_AGAIN).await;
+            }
+            return Ok(());
         };
         let mut guard = room.writable().await?;
         match self.flush()? {

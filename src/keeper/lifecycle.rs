@@ -357,14 +357,9 @@ impl Keeper {
     /// for that, and a daemon that comes before sees that nothing of the run is left.
     pub(super) fn forget(&mut self, id: RunId) {
         if let Some(run) = self.table.remove(id) {
-            self.leave_behind(id, run.group);
+            self.leftovers.push_back((id, run.group));
+            self.clean_by.get_or_insert_with(|| clock::now() + LONGEST_STORM);
         }
-    }
-
-    /// What there is of a run is removed later.
-    pub(super) fn leave_behind(&mut self, id: RunId, group: Option<Box<Path>>) {
-        self.leftovers.push_back((id, group));
-        self.clean_by.get_or_insert_with(|| clock::now() + LONGEST_STORM);
     }
 
     /// Removes some of what is left of runs that are forgotten.

@@ -8,6 +8,8 @@
 //!            │ killed here: no "end", the program never ran
 //! ```
 //!
+//! The file may be there already, empty: see `ahead`.
+//!
 //! A record without its last line is therefore of a program that was never executed; it may be
 //! removed. A record of another boot describes nothing that can still run. Run numbers are never used
 //! twice, so that an existing file is never overwritten.

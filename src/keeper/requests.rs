@@ -171,7 +171,7 @@ impl Keeper {
         }
         let (own_group, aux) = (spawn.own_group, spawn.aux);
         let key = spawn.key.get(..MAX_NAME).unwrap_or(&spawn.key).to_owned();
-        let mut made = self.take_ahead(id);
+        let mut made = self.take_ahead(id, aux);
         let launched = Launch::prepare(spawn, passed, &self.held, &self.ground)
             .and_then(|launch| self.launch(launch, own_group, &mut made));
         if let Some((group, _)) = made.and_then(|unused| unused.group) {

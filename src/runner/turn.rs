@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::FutureExt as _;
 use tokio::sync::Mutex;
 use tokio::time::Instant;
 
@@ -14,7 +15,7 @@ use super::probe::{Failure, Prober};
 use crate::machine::Answer;
 use crate::machine::phase::probe_spec;
 use crate::model::event::human_duration;
-use crate::model::spec::ComponentSpec;
+use crate::model::spec::{Check, ComponentSpec};
 use crate::model::{ProbeRole, RunId, Time};
 
 /// A timeout that is noticed this late was over while this process stood still. A busy machine is not
@@ -100,7 +101,11 @@ impl Runner {
             }
         };
         slot.abort();
-        slot.turn = Some((sequence, tokio::spawn(turn).abort_handle()));
+        let mut turn = Box::pin(turn);
+        // Who listens on this machine has accepted a connection as soon as it is asked for: that needs no task.
+        let is_over =
+            matches!(declared.check, Check::Tcp { .. }) && turn.as_mut().now_or_never().is_some();
+        slot.turn = (!is_over).then(|| (sequence, tokio::spawn(turn).abort_handle()));
     }
 
     /// The turn of a probe is over.

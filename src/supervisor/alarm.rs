@@ -46,17 +46,22 @@ impl Alarm {
             // Others have their turn, however many deadlines are due one after the other.
             return tokio::task::coop::consume_budget().await;
         }
-        let is_set = self.set(deadline);
+        let mut is_set = self.set(deadline);
         let Some(deadline) = deadline else { return std::future::pending().await };
-        let Some(timer) = self.timer.as_ref().filter(|_| is_set) else {
-            return tokio::time::sleep_until(instant_of(deadline)).await;
-        };
         // That it is ready may be left of an earlier deadline, for it is never read: to set it is enough.
         while deadline > now() {
+            let Some(timer) = self.timer.as_ref().filter(|_| is_set) else {
+                return tokio::time::sleep_until(instant_of(deadline)).await;
+            };
             match timer.readable().await {
                 Ok(mut ready) => ready.clear_ready(),
                 // The runtime ends.
                 Err(_) => return std::future::pending().await,
+            }
+            // It rings once. Did it ring too soon by some clock, it has to be set again.
+            self.set = None;
+            if deadline > now() {
+                is_set = self.set(Some(deadline));
             }
         }
     }
@@ -95,12 +100,15 @@ mod tests {
     async fn it_waits_until_then_and_not_longer_than_a_later_one_asks() {
         for mut alarm in [Alarm::new(), tokios()] {
             // What was set before, and was due or not, does not matter.
-            for before in [None, Some(Duration::ZERO), Some(SOON / 2), Some(NEVER)] {
-                let before = before.map(|before| now() + before);
-                assert_eq!(
-                    alarm.at(before).now_or_never().is_some(),
-                    before.is_some_and(|before| before <= now())
-                );
+            for (before, is_due) in [
+                (None, Some(false)),
+                (Some(Duration::ZERO), Some(true)),
+                (Some(SOON / 2), None),
+                (Some(NEVER), Some(false)),
+            ] {
+                let rings = alarm.at(before.map(|before| now() + before)).now_or_never().is_some();
+                // Half of soon may be over by then.
+                assert_eq!(rings, is_due.unwrap_or(rings), "{before:?}");
                 let until = now() + SOON;
                 alarm.at(Some(until)).await;
                 assert!(now() >= until);
@@ -112,7 +120,8 @@ mod tests {
     async fn one_that_rang_while_nobody_waited_does_not_ring_for_the_next() {
         let mut alarm = Alarm::new();
         let first = now() + SOON;
-        assert!(alarm.at(Some(first)).now_or_never().is_none());
+        // A slow machine is there only when it is due.
+        let _ = alarm.at(Some(first)).now_or_never();
         tokios().at(Some(first + SOON)).await;
         // The runtime has seen it by now.
         let second = now() + SOON;

@@ -14,7 +14,7 @@
 //! older run of a component than the one that is alive. The run says in its record whose it is, and is
 //! taken over. Only a run whose owner is not known at all is ended.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::io;
 use std::ops::Bound;
 use std::os::fd::OwnedFd;
@@ -237,6 +237,7 @@ impl Supervisor {
             stored: BTreeMap::new(),
             stored_next_run: 0,
             succession: Succession::default(),
+            probes: VecDeque::new(),
             alarm: Alarm::new(),
             ending: Ending::No,
             lifetime,

@@ -38,7 +38,7 @@ mod writing;
 pub use announce::{Announcer, Events};
 pub use boot::{Acquaintance, Foundation, Held};
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -51,7 +51,7 @@ use crate::home::Home;
 use crate::keeper::client::KeeperClient;
 use crate::keeper::wire::{FromKeeper, ToKeeper, Welcome};
 use crate::logs::LogWatcher;
-use crate::machine::{Action, Fleet};
+use crate::machine::{Action, Effect, Fleet};
 use crate::model::spec::ComponentSpec;
 use crate::model::{InstanceId, Time};
 use crate::plan::Plan;
@@ -273,6 +273,8 @@ pub struct Supervisor {
     /// All runs that were handed out have lower numbers, and the store knows it.
     stored_next_run: u64,
     succession: Succession,
+    /// Probes whose turn it is, and that are not begun yet.
+    probes: VecDeque<(InstanceId, Effect)>,
     alarm: Alarm,
     ending: Ending,
     lifetime: Lifetime,
@@ -339,7 +341,13 @@ impl Supervisor {
         let others = idle.into_iter().chain(self.unwritten.again);
         let deadline = self.fleet.next_deadline().into_iter().chain(others).min();
         let mut inputs = Vec::new();
+        let has_more = !self.probes.is_empty();
+        if has_more {
+            // Until the runtime has looked what else there is.
+            tokio::task::yield_now().await;
+        }
         tokio::select! {
+            biased;
             message = self.keeper.recv() => match message {
                 Ok(Some((message, descriptor))) => {
                     inputs.push(Input::Keeper(message, descriptor));
@@ -352,6 +360,7 @@ impl Supervisor {
             },
             Some(report) = self.reports.recv() => inputs.push(Input::Report(report)),
             Some(input) = self.inputs.recv() => inputs.push(input),
+            () = std::future::ready(()), if has_more => {}
             () = self.alarm.at(deadline) => {}
         }
         while let Ok(report) = self.reports.try_recv() {

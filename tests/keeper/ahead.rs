@@ -87,6 +87,36 @@ fn what_another_launch_takes_the_place_of_is_removed() {
 }
 
 #[test]
+fn a_launch_that_was_overtaken_and_one_beside_a_helper_find_what_was_made_for_them() {
+    let mut bench = Bench::new();
+    let first = bench.spawn_shell("exec sleep 1000");
+    let ready = made(&bench, next(first.run));
+    let overtaken = bench.shell("exec sleep 1000");
+    assert_eq!(overtaken.run, next(first.run));
+    let mut spawn = bench.shell("exec sleep 1000");
+    spawn.run = RunId(17);
+    let overtaking = bench.spawn(spawn);
+    let second = bench.spawn(overtaken);
+    assert_eq!(bench.record(second.run).unwrap().identity.pid, second.pid);
+
+    let after = made(&bench, RunId(18));
+    assert_ne!(after.ino(), ready.ino());
+    let mut helper = bench.shell("exec sleep 1000");
+    (helper.run, helper.aux) = (RunId(1 << 55), true);
+    let helper = bench.spawn(helper);
+    let mut spawn = bench.shell("exec sleep 1000");
+    spawn.run = RunId(18);
+    let third = bench.spawn(spawn);
+    assert_eq!(fs::metadata(record_of(&bench, third.run)).unwrap().ino(), after.ino());
+    // Nothing is made for other helpers.
+    made(&bench, RunId(19));
+    assert!(!record_of(&bench, next(helper.run)).exists());
+    for run in [first.run, second.run, overtaking.run, third.run, helper.run] {
+        bench.kill_tree(run);
+    }
+}
+
+#[test]
 fn a_record_that_was_there_before_is_left_alone() {
     let mut bench = Bench::new();
     // Of a run whose number is given once more, because the state was lost.

@@ -239,15 +239,17 @@ fn helpers_whose_signals_were_merged_are_told_of_and_leave_no_descriptor() {
         let component = bench.spawn_shell("exec sleep 1000");
         // Among them those of the next launch, which is made ready when nothing happens.
         made(&bench, next(component.run));
+        // It answers when it has made all of it.
+        bench.list();
         let before = descriptors();
         let helpers: Vec<_> = (0..30)
-            .map(|_| {
+            .map(|number| {
                 let mut spawn = bench.program(&["sleep", "1000"]);
-                spawn.aux = true;
+                (spawn.run, spawn.aux) = (RunId((1 << 55) + number), true);
                 bench.spawn(spawn)
             })
             .collect();
-        until("each of them has one", || (descriptors() >= before + helpers.len()).then_some(()));
+        assert!(descriptors() >= before + helpers.len());
         // While it stands still, all signals become one.
         signal(keeper, Signal::STOP);
         until("the keeper stands still", || (state_of(keeper) == Some('T')).then_some(()));

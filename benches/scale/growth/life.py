@@ -27,7 +27,7 @@ QUIET_SECONDS = 0.5
 # A crash is alone: what is left to do after the one before is over.
 BETWEEN_CRASHES_SECONDS = 0.05
 # In the example `connect`: where the interval is 10 s it makes as many at one time as stigmer does.
-TURNS_A_SECOND = 20
+TURNS_A_SECOND = 10
 # Of an interval: a probe that took longer to come round is not counted. And so many of all have to be.
 LATE, ENOUGH = 1.2, 0.9
 

@@ -4,7 +4,7 @@ use super::{Component, Effect, Readiness, Turning};
 use crate::machine::phase::{Health, LastError, Phase, Stability, Then, Wish, probe_spec};
 use crate::machine::probe::{ProbeRun, Turn, Verdict};
 use crate::model::spec::{ComponentSpec, ProbeSpec, RestartPolicy};
-use crate::model::{EventKind, ProbeRole};
+use crate::model::{EventKind, ProbeRole, RunId};
 
 impl Component {
     /// Notices that `min_uptime` was reached.
@@ -52,6 +52,16 @@ impl Component {
                 });
             }
         }
+    }
+
+    /// Whether the answer to this turn of a probe would count.
+    #[must_use]
+    pub fn awaits(&self, run: RunId, role: ProbeRole, sequence: u64) -> bool {
+        let Phase::Alive(alive) = &self.phase else { return false };
+        let turn = alive.probes.get(role).map(|probe| probe.turn);
+        let is_current =
+            matches!(turn, Some(Turn::Running { sequence: now, .. }) if now == sequence);
+        alive.run.id == run && !alive.is_over && is_current
     }
 
     /// What is starting has its whole time again: nobody could see how far it has come.
