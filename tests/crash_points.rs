@@ -124,8 +124,11 @@ impl Doomed {
         });
         home.wait_for("no zombie and no record too many", || {
             let keeper = status["daemon"]["pid"].as_u64()?;
-            let records = fs::read_dir(home.home().join("run/runs")).ok()?.count();
-            (records == names.len() && zombies_of(keeper) == 0).then_some(())
+            // Besides that of the next launch, which is empty.
+            let records = fs::read_dir(home.home().join("run/runs")).ok()?.flatten();
+            let written =
+                records.filter(|record| record.metadata().is_ok_and(|file| file.len() > 0));
+            (written.count() == names.len() && zombies_of(keeper) == 0).then_some(())
         });
     }
 

@@ -22,7 +22,7 @@
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 
-use rustix::fs::{Access, AtFlags, Mode, OFlags};
+use rustix::fs::{Access, AtFlags, Mode, OFlags, Stat, fstat, statat};
 
 use super::cgroup::{self, Groups};
 use super::event_loop::Keeper;
@@ -61,9 +61,14 @@ impl Made {
     }
 
     /// What of it is still there: others may have removed it.
-    fn what_is_left(mut self) -> Self {
-        self.record
-            .take_if(|record| !rustix::fs::fstat(record).is_ok_and(|found| found.st_nlink > 0));
+    fn what_is_left(mut self, ground: &Ground) -> Self {
+        let name = record::file_name(self.run);
+        self.record.take_if(|record| {
+            let found = statat(&ground.records, &name, AtFlags::SYMLINK_NOFOLLOW);
+            let which = |stat: Stat| (stat.st_dev, stat.st_ino);
+            // Not by the number of its names: on a file server one that was removed and is open has one.
+            found.map(which) != fstat(record).map(which)
+        });
         self.group.take_if(|(_, folder)| {
             rustix::fs::accessat(folder, c"cgroup.procs", Access::EXISTS, AtFlags::empty()).is_err()
         });
@@ -86,7 +91,8 @@ impl Keeper {
             ahead.last = ahead.last.max(run);
             ahead.is_wanted = true;
         }
-        ahead.made.take_if(|made| made.run == run).map(Made::what_is_left)
+        let made = ahead.made.take_if(|made| made.run == run)?;
+        Some(made.what_is_left(&self.ground))
     }
 
     /// It is calm: makes what the next launch needs, as long as there is something that may need one.

@@ -8,7 +8,8 @@
 //!   cgroups  ──┘    something is due)         then: tell what is untold
 //! ```
 //!
-//! Invariants: nothing here blocks but `epoll_wait`; with nothing to do the process does not wake up.
+//! Invariants: nothing here blocks but `epoll_wait`, and the folder of the records where its file system does;
+//! with nothing to do the process does not wake up.
 //! Whatever the engine sends or does not send, the keeper lives on.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};

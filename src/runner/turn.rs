@@ -1,4 +1,4 @@
-//! One turn of a probe, in a task of its own.
+//! One turn of a probe, in a task of its own unless it is over at once.
 
 use std::sync::Arc;
 use std::time::Duration;

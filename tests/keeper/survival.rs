@@ -12,6 +12,7 @@ use stigmer::keeper::socket::{self, Sent};
 use stigmer::keeper::wire::{FromKeeper, RunPhase, ToKeeper};
 use stigmer::model::ExitStatus;
 
+use crate::ahead::next;
 use crate::bench::{
     Bench, code, ended, group_base, is_alive, signal, tagged_processes, until, wait_dead,
     wait_number,
@@ -264,7 +265,8 @@ fn f06_s40_survivors_of_a_killed_keeper_are_adopted_with_their_exit_codes() {
         wait_number(&bench.path("top"));
         let records = record::read_all(&bench.config.records).unwrap();
         assert_eq!(records.complete.len(), 4);
-        assert!(records.torn.is_empty());
+        // Or that of the next launch, which may be there already.
+        assert!(records.torn.iter().all(|(run, _)| *run == next(tree.run)), "{:?}", records.torn);
         bench.keeper.kill().unwrap();
         bench.keeper.wait().unwrap();
         signal(mortal.pid, Signal::KILL);

@@ -349,6 +349,25 @@ fn stale_answers_change_nothing() {
 }
 
 #[test]
+fn an_answer_is_awaited_from_the_turn_to_its_answer_or_the_end_of_the_run() {
+    let mut bench = Bench::up(with_probes());
+    let (run, role) = (bench.run(), ProbeRole::Startup);
+    let sequence = bench.due(role);
+    let awaits = |bench: &Bench, role, sequence| bench.component.awaits(run, role, sequence);
+    assert!(awaits(&bench, role, sequence));
+    assert!(!awaits(&bench, role, sequence + 1));
+    assert!(!awaits(&bench, ProbeRole::Liveness, sequence));
+    assert!(!bench.component.awaits(RunId(run.0 + 1), role, sequence));
+    bench.answer(Answer::Probed { role, sequence, outcome: Ok(()) });
+    assert!(!awaits(&bench, role, sequence));
+    // A program that ends before its probe was begun is not probed any more.
+    let sequence = bench.due(ProbeRole::Liveness);
+    assert!(awaits(&bench, ProbeRole::Liveness, sequence));
+    bench.exit(Exit::code(1));
+    assert!(!awaits(&bench, ProbeRole::Liveness, sequence));
+}
+
+#[test]
 fn s17_and_s20_delays_and_failed_after_303_seconds() {
     let mut bench = Bench::up(process());
     let first_exit = bench.now;

@@ -152,7 +152,8 @@ pub enum Effect {
         /// Which probe.
         role: ProbeRole,
     },
-    /// Perform a probe once, within its timeout; answer with `Probed`.
+    /// Perform a probe once, within its timeout; answer with `Probed`. It may be passed over once
+    /// [`Component::awaits`](super::Component::awaits) says that no answer would count.
     Probe {
         /// The run.
         run: RunId,
