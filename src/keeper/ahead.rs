@@ -22,7 +22,7 @@
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 
-use rustix::fs::{Access, AtFlags, Mode, OFlags, Stat, fstat, statat};
+use rustix::fs::{Access, AtFlags, Stat, fstat, statat};
 
 use super::cgroup::{self, Groups};
 use super::event_loop::Keeper;
@@ -54,10 +54,8 @@ pub(super) struct Made {
 impl Made {
     fn make(run: RunId, groups: Option<&Groups>, ground: &Ground) -> Self {
         let group = groups.and_then(|groups| groups.create(run).ok());
-        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
-        let mode = Mode::RUSR | Mode::WUSR;
-        let record = rustix::fs::openat(&ground.records, record::file_name(run), flags, mode);
-        Self { run, group, record: record.ok() }
+        let record = record::create(&ground.records, &record::file_c_name(run)).ok();
+        Self { run, group, record }
     }
 
     /// What of it is still there: others may have removed it.

@@ -128,8 +128,7 @@ impl Brief {
             log,
             sockets: launch.sockets,
             record: record.draft(),
-            // A number has no zero in it.
-            record_name: CString::new(record::file_name(launch.run)).unwrap_or_default(),
+            record_name: record::file_c_name(launch.run),
             record_file: launch.record.as_ref().map(AsRawFd::as_raw_fd),
             barrier: barrier.as_raw_fd(),
             ground: ground.clone(),
@@ -306,17 +305,15 @@ fn end_if_orphaned(ground: &Ground) {
 fn write_record(brief: &Brief) -> Result<Identity, Failure> {
     let fail = |errno| Failure::at(LaunchStage::Record)(errno);
     let identity = Identity::own();
-    if let Some(number) = brief.record_file {
+    let made;
+    let file = if let Some(number) = brief.record_file {
         // SAFETY: this process has it, by the number that it had when the brief was made.
-        let file = unsafe { BorrowedFd::borrow_raw(number) };
-        brief.record.write(&identity, file).map_err(fail)?;
-        return Ok(identity);
-    }
-    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
-    let mode = Mode::RUSR | Mode::WUSR;
-    let records = &brief.ground.records;
-    let file = rustix::fs::openat(records, &brief.record_name, flags, mode).map_err(fail)?;
-    brief.record.write(&identity, file.as_fd()).map_err(fail)?;
+        unsafe { BorrowedFd::borrow_raw(number) }
+    } else {
+        made = record::create(&brief.ground.records, &brief.record_name).map_err(fail)?;
+        made.as_fd()
+    };
+    brief.record.write(&identity, file).map_err(fail)?;
     Ok(identity)
 }
 

@@ -17,11 +17,13 @@
 //! Deliberately absent: the environment and the arguments, which may hold secrets; fsync, because a
 //! record means nothing after a loss of power.
 
+use std::ffi::{CStr, CString};
 use std::fs;
 use std::io::{self, Cursor, IoSlice, Write};
-use std::os::fd::BorrowedFd;
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
+use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 
 use super::identity::Identity;
@@ -125,6 +127,18 @@ pub struct Records {
     /// Files of runs whose program was not executed so far. Once their keeper is gone they never will be,
     /// and may be removed.
     pub torn: Vec<(RunId, PathBuf)>,
+}
+
+/// Makes the file of a record, which must not be there. Takes no memory.
+pub(super) fn create(folder: &OwnedFd, name: &CStr) -> Result<OwnedFd, Errno> {
+    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
+    rustix::fs::openat(folder, name, flags, Mode::RUSR | Mode::WUSR)
+}
+
+/// The name of a run's record inside the folder, for a call of the kernel.
+pub(super) fn file_c_name(run: RunId) -> CString {
+    // A number has no zero in it.
+    CString::new(file_name(run)).unwrap_or_default()
 }
 
 /// The name of a run's record inside the folder.

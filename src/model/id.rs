@@ -1,6 +1,5 @@
 //! Who is meant: projects, components, their replicas, and single runs.
 
-use std::cmp::Ordering;
 use std::fmt;
 use std::sync::Arc;
 
@@ -15,7 +14,7 @@ pub type ProjectName = Arc<str>;
 pub type ComponentName = Arc<str>;
 
 /// One replica of one component of one project: what a state machine stands for.
-#[derive(Clone, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
 pub struct InstanceId {
     /// The project that declares the component.
     pub project: ProjectName,
@@ -40,25 +39,6 @@ impl InstanceId {
         } else {
             format!("{}.{}", self.component, self.replica)
         }
-    }
-}
-
-impl Ord for InstanceId {
-    /// By project, component and replica. Whoever looks for one compares it with a dozen others, nearly all of
-    /// which share the name of their project: its text need not be looked at.
-    fn cmp(&self, other: &Self) -> Ordering {
-        let by_name = |one: &Arc<str>, other: &Arc<str>| {
-            if Arc::ptr_eq(one, other) { Ordering::Equal } else { one.cmp(other) }
-        };
-        by_name(&self.project, &other.project)
-            .then_with(|| by_name(&self.component, &other.component))
-            .then_with(|| self.replica.cmp(&other.replica))
-    }
-}
-
-impl PartialOrd for InstanceId {
-    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
-        Some(self.cmp(other))
     }
 }
 

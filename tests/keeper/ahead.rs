@@ -4,7 +4,7 @@ use std::fs::{self, Metadata};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
-use stigmer::keeper::wire::ToKeeper;
+use stigmer::keeper::wire::{Spawned, ToKeeper};
 use stigmer::model::RunId;
 
 use crate::bench::{Bench, until};
@@ -21,6 +21,14 @@ pub(crate) fn made(bench: &Bench, run: RunId) -> Metadata {
 
 pub(crate) fn next(run: RunId) -> RunId {
     RunId(run.0 + 1)
+}
+
+/// A process that lives on, as this run.
+#[track_caller]
+fn live_as(bench: &mut Bench, run: RunId, aux: bool) -> Spawned {
+    let mut spawn = bench.shell("exec sleep 1000");
+    (spawn.run, spawn.aux) = (run, aux);
+    bench.spawn(spawn)
 }
 
 /// Where the group of another run lies.
@@ -73,9 +81,7 @@ fn what_another_launch_takes_the_place_of_is_removed() {
     let first = bench.spawn_shell("exec sleep 1000");
     made(&bench, next(first.run));
     let group = bench.record(first.run).unwrap().cgroup;
-    let mut spawn = bench.shell("exec sleep 1000");
-    spawn.run = RunId(17);
-    let later = bench.spawn(spawn);
+    let later = live_as(&mut bench, RunId(17), false);
     made(&bench, next(later.run));
     let is_gone = |path: &Path| !path.exists();
     until("the record is removed", || is_gone(&record_of(&bench, next(first.run))).then_some(()));
@@ -93,19 +99,13 @@ fn a_launch_that_was_overtaken_and_one_beside_a_helper_find_what_was_made_for_th
     made(&bench, next(first.run));
     let overtaken = bench.shell("exec sleep 1000");
     assert_eq!(overtaken.run, next(first.run));
-    let mut spawn = bench.shell("exec sleep 1000");
-    spawn.run = RunId(17);
-    let overtaking = bench.spawn(spawn);
+    let overtaking = live_as(&mut bench, RunId(17), false);
     let second = bench.spawn(overtaken);
     assert_eq!(bench.record(second.run).unwrap().identity.pid, second.pid);
 
     let after = made(&bench, RunId(18));
-    let mut helper = bench.shell("exec sleep 1000");
-    (helper.run, helper.aux) = (RunId(1 << 55), true);
-    let helper = bench.spawn(helper);
-    let mut spawn = bench.shell("exec sleep 1000");
-    spawn.run = RunId(18);
-    let third = bench.spawn(spawn);
+    let helper = live_as(&mut bench, RunId(1 << 55), true);
+    let third = live_as(&mut bench, RunId(18), false);
     assert_eq!(fs::metadata(record_of(&bench, third.run)).unwrap().ino(), after.ino());
     // Nothing is made for other helpers.
     made(&bench, RunId(19));
@@ -123,13 +123,11 @@ fn a_record_that_was_there_before_is_left_alone() {
     let other = record_of(&bench, RunId(number.0 + 2));
     fs::write(&other, "not mine").unwrap();
     let first = bench.spawn_shell("exec sleep 1000");
-    let mut spawn = bench.shell("exec sleep 1000");
-    spawn.run = RunId(17);
     // A calm moment lies in between.
     if let Some(group) = bench.record(first.run).unwrap().cgroup {
         until("a group is made", || group_of(&group, next(first.run)).is_dir().then_some(()));
     }
-    let later = bench.spawn(spawn);
+    let later = live_as(&mut bench, RunId(17), false);
     made(&bench, next(later.run));
     assert_eq!(fs::read_to_string(&other).unwrap(), "not mine");
     bench.kill_tree(first.run);
