@@ -1,13 +1,11 @@
 //! `stigmer exec` beside process components: what the command is given is what the component has, and its
 //! terminal, signals and exit code are its own.
-#![expect(clippy::unwrap_used, reason = "helpers of tests")]
 
 #[expect(dead_code, reason = "this crate uses a part of the harness")]
 mod support;
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
 use std::process::Stdio;
 
 use rustix::process::Signal;
@@ -22,8 +20,7 @@ const VALUES: [&str; 3] =
     ["hunter2-of-the-file", "hunter2-of-the-daemon", "hunter2-of-the-command"];
 
 fn script(home: &TestHome, name: &str, text: &str) {
-    let path = home.write(name, format!("#!/bin/sh\n{text}\n"));
-    fs::set_permissions(path, PermissionsExt::from_mode(0o755)).unwrap();
+    home.executable(name, format!("#!/bin/sh\n{text}\n"));
 }
 
 /// A component `api` with a secret of each kind that reports what it was given.

@@ -4,9 +4,6 @@
 #[expect(dead_code, reason = "this crate uses a part of the harness")]
 mod support;
 
-use std::fs;
-use std::os::unix::fs::PermissionsExt;
-
 use serde_json::Value;
 
 use support::home::TestHome;
@@ -235,8 +232,7 @@ fn s26_what_cannot_be_launched_says_why_and_costs_the_daemon_and_the_others_noth
         ("no-interpreter", "#!/no/such/interpreter\n"),
         ("no-format", "neither a program nor a script"),
     ] {
-        let path = home.write(name, text);
-        fs::set_permissions(path, fs::Permissions::from_mode(0o755)).unwrap();
+        home.executable(name, text);
     }
     let good = home.trouble(&[]);
     let retries = "restart: { max_restarts: 1, backoff: { initial: 20ms } }";
@@ -291,8 +287,6 @@ components:
     );
     home.run(["apply", "--no-wait"]).expect_code(0);
     home.wait_told("late", "launch_failed", 2);
-    let draft = home.write("draft-of-late", "#!/bin/sh\nexec sleep infinity\n");
-    fs::set_permissions(&draft, fs::Permissions::from_mode(0o755)).unwrap();
-    fs::rename(draft, home.file("late")).unwrap();
+    home.executable("late", "#!/bin/sh\nexec sleep infinity\n");
     home.wait_ready("late");
 }

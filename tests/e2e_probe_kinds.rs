@@ -8,7 +8,6 @@ mod support;
 use std::fs::File;
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
-use std::os::unix::fs::PermissionsExt;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -313,8 +312,7 @@ fn s32_all_fails_with_its_first_failure() {
 
 /// Writes a program that anybody may execute.
 fn program(home: &TestHome, path: &str, script: &str) {
-    let path = home.write(path, format!("#!/bin/sh\n{script}\n"));
-    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o755)).unwrap();
+    home.executable(path, format!("#!/bin/sh\n{script}\n"));
 }
 
 #[test]

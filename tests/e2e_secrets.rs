@@ -19,8 +19,7 @@ const VALUES: [&str; 3] =
 fn with_secrets() -> TestHome {
     let home = TestHome::new();
     home.write("password", format!("{}\n", VALUES[0]));
-    let script = home.write("token", format!("#!/bin/sh\necho {}\n", VALUES[2]));
-    fs::set_permissions(script, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    home.executable("token", format!("#!/bin/sh\necho {}\n", VALUES[2]));
     let command = home.trouble(&["--report", "report", "--births", "births"]);
     home.manifest(&format!(
         "
@@ -146,9 +145,8 @@ fn s39_a_secret_is_resolved_anew_at_each_launch() {
 #[test]
 fn s26_s39_a_secret_that_cannot_be_resolved_is_a_failed_launch_that_says_why() {
     let home = TestHome::new();
-    let script = home
-        .write("leaky", format!("#!/bin/sh\necho {}; echo {} >&2; exit 3\n", VALUES[0], VALUES[1]));
-    fs::set_permissions(script, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    let leaky = format!("#!/bin/sh\necho {}; echo {} >&2; exit 3\n", VALUES[0], VALUES[1]);
+    home.executable("leaky", leaky);
     let declared = [
         ("no-file", "file: nowhere/secret"),
         ("no-variable", "env: NO_SUCH_VARIABLE"),

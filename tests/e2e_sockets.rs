@@ -16,6 +16,7 @@ use std::sync::{Mutex, PoisonError};
 use std::thread;
 
 use support::ask::DaemonPids;
+use support::executable::write_executable;
 use support::home::TestHome;
 use support::ports::free_port;
 use support::wait::{patience, poll};
@@ -144,7 +145,7 @@ fn fault_48_no_connection_is_refused_whoever_is_restarted() {
     };
     home.apply(&manifest("one", 1));
     let new = home.root().join("bin/stigmer-new");
-    fs::copy(home.stigmer(), &new).unwrap();
+    write_executable(&new, fs::read(home.stigmer()).unwrap(), 0o755);
     let upgrade = ["upgrade", "--force", "--program", new.to_str().unwrap()];
     let restart = || home.run(["restart", "web"]).expect_code(0);
     let load = under_load(port.number(), |load| {

@@ -15,14 +15,14 @@ use rustix::process::Signal;
 use serde_json::Value;
 
 use support::ask::DaemonPids;
+use support::executable::write_executable;
 use support::home::TestHome;
 use support::look::{signal, wait_gone};
 
 /// A file beside the home that stigmer's user can execute.
 fn program(home: &TestHome, name: &str, content: &[u8]) -> PathBuf {
     let path = home.root().join("bin").join(name);
-    fs::write(&path, content).unwrap();
-    fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+    write_executable(&path, content, 0o755);
     path
 }
 

@@ -16,6 +16,7 @@ use std::time::Duration;
 
 use support::births::Births;
 use support::command::Running;
+use support::executable::write_executable;
 use support::home::TestHome;
 use support::ports::{Port, free_port};
 use support::processes::{Process, belonging_to};
@@ -26,8 +27,7 @@ use support::wait::{patience, poll};
 fn home_with_script(folder: &Path, script: &str) -> TestHome {
     fs::set_permissions(folder, fs::Permissions::from_mode(0o755)).unwrap();
     let path = folder.join("stigmer");
-    fs::write(&path, format!("#!/bin/sh\n{script}\n")).unwrap();
-    fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+    write_executable(&path, format!("#!/bin/sh\n{script}\n"), 0o755);
     TestHome::with_programs(Programs::built().with_stigmer(path))
 }
 

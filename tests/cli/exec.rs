@@ -7,6 +7,7 @@ use std::process::Stdio;
 use stigmer::api::v1;
 use tonic::{Code, Status};
 
+use crate::executable::write_executable;
 use crate::fake::{Answers, Scene};
 
 /// Where a process component of whoever runs the tests runs its commands.
@@ -117,7 +118,7 @@ fn what_cannot_be_executed_ends_as_in_a_shell() {
     let scene = beside(place(&[PATH]));
     let folder = scene.folder();
     let file = folder.join("script");
-    std::fs::write(&file, "#!/no/such/interpreter\n").unwrap();
+    write_executable(&file, "#!/no/such/interpreter\n", 0o644);
     let file = file.to_str().unwrap();
     for (arguments, code, words) in [
         (&["exec", "web", "no-such-program"][..], 127, "no-such-program was not found"),

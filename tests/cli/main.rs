@@ -3,6 +3,8 @@
 #![expect(clippy::unwrap_used, reason = "helpers of tests")]
 
 mod exec;
+#[path = "../support/executable.rs"]
+mod executable;
 mod fake;
 mod logs;
 mod manifests;

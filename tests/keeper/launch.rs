@@ -15,6 +15,7 @@ use stigmer::model::spec::{LimitSpec, Rlimit};
 use stigmer::model::{ExitStatus, LaunchStage, Retry, RunId};
 
 use crate::bench::{Bench, code, until};
+use crate::executable::write_executable;
 
 /// Runs a program to its end and returns what it wrote.
 fn output(bench: &mut Bench, spawn: stigmer::keeper::wire::Spawn) -> String {
@@ -293,9 +294,7 @@ fn output_can_go_to_a_descriptor() {
 fn f27_four_mistakes_have_four_messages() {
     let mut bench = Bench::new();
     let write = |name: &str, text: &[u8], mode: u32| {
-        let path = bench.path(name);
-        fs::write(&path, text).unwrap();
-        fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
+        write_executable(&bench.path(name), text, mode);
     };
     write("not-executable", b"#!/bin/sh\n", 0o644);
     write("bad-format", b"\x01\x02\x03\x04 nonsense", 0o755);

@@ -8,6 +8,8 @@
 
 mod ahead;
 mod bench;
+#[path = "../support/executable.rs"]
+mod executable;
 mod freeze;
 mod launch;
 mod succession;

@@ -16,19 +16,19 @@ use stigmer::model::ExitStatus;
 use crate::bench::{
     Bench, code, ended, is_alive, signal, state_of, tagged_processes, until, wait_dead, wait_number,
 };
+use crate::executable::write_executable;
 
 /// The program under test once more, in another file.
 fn copy(bench: &Bench) -> PathBuf {
     let path = bench.path("stigmer-new");
-    fs::copy(env!("CARGO_BIN_EXE_stigmer"), &path).unwrap();
+    write_executable(&path, fs::read(env!("CARGO_BIN_EXE_stigmer")).unwrap(), 0o755);
     path
 }
 
 /// A script in the place of a program.
 fn script(bench: &Bench, text: &str) -> PathBuf {
     let path = bench.path("script");
-    fs::write(&path, format!("#!/bin/sh\n{text}\n")).unwrap();
-    fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+    write_executable(&path, format!("#!/bin/sh\n{text}\n"), 0o755);
     path
 }
 
@@ -214,7 +214,7 @@ fn f09_a_program_that_cannot_be_executed_changes_nothing() {
     let mut bench = Bench::new();
     let spawned = bench.spawn_shell("exec sleep 1000");
     let garbage = bench.path("garbage");
-    fs::write(&garbage, [0x7f, b'E', b'L', b'F', 0, 0, 0, 0]).unwrap();
+    write_executable(&garbage, [0x7f, b'E', b'L', b'F', 0, 0, 0, 0], 0o600);
     for (program, mode, expected) in [
         ("/no/such/program", 0, "No such file"),
         ("garbage", 0o600, "Permission"),

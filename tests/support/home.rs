@@ -18,6 +18,7 @@ use tempfile::TempDir;
 use super::ask::DaemonPids;
 use super::command::{self, Output, Running};
 use super::containers::Engine;
+use super::executable::write_executable;
 use super::processes::{Found, belonging_to};
 use super::programs::{Programs, TestUser};
 use super::wait::poll;
@@ -147,10 +148,24 @@ impl TestHome {
         let draft = path.with_extension("draft");
         fs::write(&draft, content)
             .unwrap_or_else(|error| panic!("cannot write {}: {error}", draft.display()));
-        self.user.into_iter().for_each(|user| user.own(&draft));
-        fs::rename(&draft, &path)
-            .unwrap_or_else(|error| panic!("cannot write {}: {error}", path.display()));
+        self.put_in_place(&draft, &path);
         path
+    }
+
+    /// Writes a program or a script of the project, likewise, that anybody may execute.
+    #[track_caller]
+    pub(crate) fn executable(&self, name: impl AsRef<Path>, content: impl AsRef<[u8]>) -> PathBuf {
+        let path = self.file(name);
+        let draft = path.with_extension("draft");
+        write_executable(&draft, content, 0o755);
+        self.put_in_place(&draft, &path);
+        path
+    }
+
+    fn put_in_place(&self, draft: &Path, path: &Path) {
+        self.user.into_iter().for_each(|user| user.own(draft));
+        fs::rename(draft, path)
+            .unwrap_or_else(|error| panic!("cannot write {}: {error}", path.display()));
     }
 
     /// Writes `stigmer.yaml`.

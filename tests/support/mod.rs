@@ -37,6 +37,7 @@ pub(crate) mod command;
 pub(crate) mod containers;
 pub(crate) mod disk;
 pub(crate) mod elsewhere;
+pub(crate) mod executable;
 pub(crate) mod groups;
 pub(crate) mod home;
 pub(crate) mod look;
