@@ -40,7 +40,7 @@ use crate::keeper::{KeeperClient, KeeperConfig};
 use crate::logs::{LogWatcher, system_clock};
 use crate::runner::sockets::Sockets;
 use crate::sources;
-use crate::store::{LAYOUT, Opened, Store, StoreError, backup};
+use crate::store::{LAYOUT, Opened, Store, StoreError, backup, checkpoint};
 use crate::supervisor::{Acquaintance, Ended, Foundation, Lifetime, Supervisor};
 use ready::Ready;
 
@@ -168,6 +168,7 @@ fn start(acquaintance: Acquaintance, home: Home, sockets: Sockets) -> Result<Eng
         Opened::Fresh | Opened::Existing => {}
     }
     tokio::spawn(backup::keep(home.database(), store.committed()));
+    tokio::spawn(checkpoint::keep(home.database(), store.committed()));
     let snapshot = store.load()?;
     crash::point("loaded");
     let listener = socket::listen(&acquaintance, &home)?;

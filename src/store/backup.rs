@@ -46,6 +46,8 @@ pub struct Committed {
     pub batches: u64,
     /// Those that declared something: a project or a component is new, changed or gone.
     pub declarations: u64,
+    /// Pages in the log after the last one.
+    pub log_pages: u32,
 }
 
 /// When the next copy is made. Pure.
@@ -223,7 +225,7 @@ mod tests {
     fn a_copy_is_made_once_it_is_calm_and_not_much_later() {
         let mut plan = Plan::default();
         assert_eq!(plan.due(), None);
-        let mut committed = Committed { batches: 1, declarations: 1 };
+        let mut committed = Committed { batches: 1, declarations: 1, log_pages: 0 };
         plan.note(at(0), committed);
         assert_eq!(plan.due(), Some(at(1)));
         plan.copied(at(1));

@@ -8,7 +8,8 @@
 //! ```text
 //!   supervisor ── Batch (everything that one round of inputs changed) ──▶ one transaction ──▶ effects
 //!                                                                              │ at calm moments
-//!   state.db.backup-1, -2 ◀── a whole copy ────────────────────────────────────┘
+//!   state.db.backup-1, -2 ◀── a whole copy ────────────────────────────────────┤
+//!   state.db              ◀── what is in the log, when it is long ─────────────┘
 //! ```
 //!
 //! Invariants: a batch is committed whole or not at all, and before its effects are performed, so that
@@ -20,10 +21,11 @@
 //! is newer than this program is refused untouched, an older one is brought up to date (see `open`). A
 //! write that fails (disk full) leaves the old state intact and is the caller's to report.
 //!
-//! Deliberately absent: threads, caches, and any interpretation of what is stored.
+//! Deliberately absent: caches, anything that waits for the disk (see `checkpoint`), and any interpretation of what is stored.
 
 pub mod backup;
 mod batch;
+pub mod checkpoint;
 mod events;
 mod open;
 
@@ -262,6 +264,7 @@ impl Store {
         self.committed.send_modify(|committed| {
             committed.batches += 1;
             committed.declarations += u64::from(batch.declares());
+            committed.log_pages = checkpoint::pages();
         });
         Ok(Written { events: end - batch.events.len() as u64..end, rows })
     }

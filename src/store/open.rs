@@ -159,6 +159,7 @@ impl Store {
                  PRAGMA foreign_keys = ON; PRAGMA journal_size_limit = 1048576;",
             )
             .map_err(open)?;
+        super::checkpoint::watch(&connection);
         check(&connection).map_err(open)?;
         let opened = match found {
             0 => Opened::Fresh,

@@ -1,0 +1,203 @@
+//! What the log of the database holds is brought into the database while nobody waits for it.
+//!
+//! ```text
+//!   commit ─▶ so many pages are in the log ─▶ a second ─▶ another thread: checkpoint
+//! ```
+//!
+//! By itself SQLite does that as part of a commit, which then waits for the disk twice: some hundredths of a
+//! second, in the middle of a storm of crashes as likely as not. Another connection does it instead; those
+//! that write go on meanwhile, and with the first commit after it the log begins anew.
+//!
+//! Failure paths: where it fails or cannot go to the end, because a copy is being made, it is tried again
+//! once something is committed. A log that grows beyond all measure is brought in by the commit itself.
+
+use std::cell::Cell;
+use std::fs;
+use std::io;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use rusqlite::{Connection, OpenFlags};
+use tokio::sync::watch;
+
+use super::StoreError;
+use super::backup::Committed;
+
+/// Pages in the log from which on it is brought in: what SQLite takes by itself, 4 MiB.
+const MANY: u32 = 1_000;
+
+/// Pages at which a commit does it itself: 64 MiB.
+const MOST: i32 = 16_000;
+
+/// Whoever has filled the log is to be done with it first.
+const DELAY: Duration = Duration::from_secs(1);
+
+thread_local! {
+    /// Pages in the log after the last commit of this thread: SQLite's hook has no place of its own.
+    static PAGES: Cell<u32> = const { Cell::new(0) };
+}
+
+/// From now on commits of this connection leave the log as it is, and note its length.
+pub(super) fn watch(connection: &Connection) {
+    connection.wal_hook(Some(|log, pages| {
+        PAGES.set(u32::try_from(pages).unwrap_or(0));
+        if pages >= MOST {
+            // A failure is met again by the next commit; this one is made.
+            let _ = log.checkpoint();
+        }
+        Ok(())
+    }));
+}
+
+/// How many pages were in the log after the last commit of this thread.
+pub(super) fn pages() -> u32 {
+    PAGES.get()
+}
+
+/// Keeps the log of the database at `path` short until the store is gone.
+pub async fn keep(path: PathBuf, mut committed: watch::Receiver<Committed>) {
+    let file = identity(&path).ok();
+    let mut has_failed = false;
+    while committed.changed().await.is_ok() {
+        if committed.borrow_and_update().log_pages < MANY {
+            continue;
+        }
+        tokio::time::sleep(DELAY).await;
+        let database = path.clone();
+        let Ok(made) = crate::blocking::spawn(move || make(&database, file)).await else { return };
+        if let Err(error) = &made
+            && !has_failed
+        {
+            tracing::warn!("the log of the state grows: {error}");
+        }
+        has_failed = made.is_err();
+    }
+}
+
+/// Which file has this name.
+fn identity(path: &Path) -> io::Result<(u64, u64)> {
+    fs::metadata(path).map(|found| (found.dev(), found.ino()))
+}
+
+/// Brings as much of the log into the database as nobody needs there, and waits for the disk. Another file that
+/// somebody has put in the place of the one that is open is left alone: the log is not its own.
+fn make(path: &Path, file: Option<(u64, u64)>) -> Result<(), StoreError> {
+    let is_same = |found| {
+        if Some(found) == file { Ok(()) } else { Err(io::Error::other("another file is there")) }
+    };
+    identity(path).and_then(is_same).map_err(|source| StoreError::File {
+        what: "write to the database",
+        path: path.to_owned(),
+        source,
+    })?;
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let checkpoint = |connection: Connection| {
+        connection.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(()))
+    };
+    Connection::open_with_flags(path, flags).and_then(checkpoint).map_err(StoreError::Write)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::Severity;
+    use crate::store::{Batch, NewEvent, Store};
+
+    fn event() -> NewEvent {
+        NewEvent {
+            at: 0,
+            project: "p".into(),
+            component: "api".into(),
+            replica: 0,
+            kind: "ready".into(),
+            severity: Severity::Info,
+            message: "x".repeat(4_000),
+        }
+    }
+
+    /// Commits until the log is long; gives how many pages are in it.
+    fn fill(store: &mut Store) -> u32 {
+        let events = vec![event(); 100];
+        for _ in 0..100 {
+            let mut batch = Batch::default();
+            batch.events(&events);
+            store.commit(&batch).unwrap();
+            let pages = store.committed().borrow().log_pages;
+            if pages >= MANY {
+                return pages;
+            }
+        }
+        panic!("the log stays short: {:?}", store.committed().borrow());
+    }
+
+    #[test]
+    fn a_commit_leaves_the_log_and_it_begins_anew_once_it_was_brought_in() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("state.db");
+        let (mut store, _) = Store::open(&path).unwrap();
+        let before = fs::read(&path).unwrap();
+        assert!(fill(&mut store) < 2 * MANY);
+        assert_eq!(fs::read(&path).unwrap(), before, "no commit has touched the database");
+        make(&path, identity(&path).ok()).unwrap();
+        assert_ne!(fs::read(&path).unwrap(), before);
+        let events = [event()];
+        let mut batch = Batch::default();
+        batch.events(&events);
+        store.commit(&batch).unwrap();
+        let pages = store.committed().borrow().log_pages;
+        assert!((1..20).contains(&pages), "{pages} pages");
+    }
+
+    #[test]
+    fn commits_go_on_while_the_log_is_brought_in() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("state.db");
+        let (mut store, _) = Store::open(&path).unwrap();
+        let writer = std::thread::spawn(move || {
+            for _ in 0..5 {
+                fill(&mut store);
+            }
+            store
+        });
+        while !writer.is_finished() {
+            make(&path, identity(&path).ok()).unwrap();
+        }
+        let mut store = writer.join().unwrap();
+        fill(&mut store);
+        let kept = store.events(&crate::store::EventFilter::default()).unwrap();
+        assert!(kept.windows(2).all(|pair| pair[0].id + 1 == pair[1].id), "none is lost");
+        assert!(kept.len() > 1_000);
+    }
+
+    #[test]
+    fn another_file_in_its_place_is_left_alone() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("state.db");
+        let (mut store, _) = Store::open(&path).unwrap();
+        let file = identity(&path).ok();
+        fill(&mut store);
+        let other = folder.path().join("other");
+        super::super::copy(&path, &other).unwrap();
+        fs::rename(&other, &path).unwrap();
+        let before = fs::read(&path).unwrap();
+        let refused = make(&path, file).unwrap_err().to_string();
+        assert!(refused.contains("another file is there"), "{refused}");
+        assert_eq!(fs::read(&path).unwrap(), before);
+    }
+
+    #[tokio::test]
+    async fn a_long_log_is_brought_in() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("state.db");
+        let (mut store, _) = Store::open(&path).unwrap();
+        let kept = tokio::spawn(keep(path.clone(), store.committed()));
+        let before = fs::read(&path).unwrap();
+        fill(&mut store);
+        while fs::read(&path).unwrap() == before {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        drop(store);
+        kept.await.unwrap();
+    }
+}
