@@ -275,6 +275,21 @@ impl World {
         }
     }
 
+    /// An end of which it is said that nothing follows makes nobody else move, and may be told of later.
+    fn check_what_follows(&self, run: RunId, answer: &Answer) {
+        let Some(owner) = self.fleet.owner(run).filter(|_| self.fleet.nothing_follows(run)) else {
+            return;
+        };
+        let step = self.fleet.clone().step(self.now, FleetInput::Answer(run, answer.clone()));
+        assert!(step.events.iter().all(|event| event.instance == *owner), "{:?}", step.events);
+        for (instance, effect) in &step.effects {
+            let is_own = instance == owner;
+            let is_end = matches!(effect, Effect::Forget { .. } | Effect::TerminateRest { .. });
+            assert!(is_own && is_end, "{instance} does {effect:?} when {owner} ends");
+        }
+        assert!(self.fleet.ending() > 0);
+    }
+
     fn answer(&mut self, run: RunId, answer: Answer) {
         self.feed(FleetInput::Answer(run, answer));
     }
@@ -387,6 +402,7 @@ impl World {
                 } else {
                     self.set(run, Program::Rest);
                 }
+                self.check_what_follows(run, &Answer::Exited { exit, at, empty });
                 self.answer(run, Answer::Exited { exit, at, empty });
             }
             Program::Rest => {

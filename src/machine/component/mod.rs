@@ -206,6 +206,26 @@ impl Component {
         self.run().is_some()
     }
 
+    /// Whether its run is being ended.
+    pub const fn is_ending(&self) -> bool {
+        matches!(self.phase, Phase::Ending(_))
+    }
+
+    /// Whether its run is being ended, and it rests once that is done: nothing else follows.
+    pub fn is_to_rest(&self) -> bool {
+        match &self.phase {
+            Phase::Ending(ending) => {
+                ending.then == Then::Stop && ending.exit.is_none() && self.wish != Wish::Run
+            }
+            Phase::Stopped { .. }
+            | Phase::Waiting
+            | Phase::Launching { .. }
+            | Phase::Alive(_)
+            | Phase::Backoff { .. }
+            | Phase::Failed { .. } => false,
+        }
+    }
+
     /// The next time at which it wants a tick.
     pub fn next_deadline(&self) -> Option<Time> {
         match &self.phase {

@@ -1,6 +1,7 @@
 //! Who depends on whom: the index that opens gates and orders the stopping.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::ops::RangeInclusive;
 
 use crate::model::spec::ComponentSpec;
 use crate::model::{ComponentName, InstanceId, ProjectName};
@@ -11,6 +12,13 @@ pub(super) type Key = (ProjectName, ComponentName);
 /// The component that `instance` is a replica of.
 pub(super) fn key_of(instance: &InstanceId) -> Key {
     (instance.project.clone(), instance.component.clone())
+}
+
+/// All instances that a component can have.
+pub(super) fn replicas_of((project, component): Key) -> RangeInclusive<InstanceId> {
+    let number =
+        |replica| InstanceId { project: project.clone(), component: component.clone(), replica };
+    number(0)..=number(u32::MAX)
 }
 
 /// For each component those instances that depend on it. Kept by instance, because while replicas are
@@ -49,6 +57,11 @@ impl Dependents {
                 }
             }
         }
+    }
+
+    /// The components that `instance` depends on.
+    pub(super) fn dependencies(&self, instance: &InstanceId) -> &[Key] {
+        self.declared.get(instance).map_or(&[], Vec::as_slice)
     }
 
     /// Whether nothing depends on anything.

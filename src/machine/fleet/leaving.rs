@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use super::dependents::{key_of, replicas_of};
 use super::{Fleet, Work};
 use crate::machine::component::Input;
 use crate::machine::phase::Wish;
@@ -51,21 +52,24 @@ impl Fleet {
 
     pub(super) fn leave(&mut self, now: Time, instance: InstanceId, work: &mut Work) {
         self.leaving.insert(instance.clone());
+        work.removable.insert(instance.clone());
         self.hold(now, instance, Wish::Stop, work);
     }
 
     /// Tells a component to retire and holds its end until its dependents are gone.
     pub(super) fn hold(&mut self, now: Time, instance: InstanceId, wish: Wish, work: &mut Work) {
-        self.forget_turn(&instance);
+        self.forget_turn(&instance, work);
         self.tell(&instance, now, Input::Retire(wish), work);
+        work.releasable.insert(key_of(&instance));
         self.held.insert(instance);
     }
 
     /// Lets those end whose dependents are gone.
     pub(super) fn release(&mut self, now: Time, work: &mut Work) {
-        let free: Vec<InstanceId> = self
-            .held
-            .iter()
+        let candidates = std::mem::take(&mut work.releasable);
+        let free: Vec<InstanceId> = candidates
+            .into_iter()
+            .flat_map(|key| self.held.range(replicas_of(key)))
             .filter(|instance| !self.has_retiring_dependent(instance))
             .cloned()
             .collect();
@@ -86,22 +90,22 @@ impl Fleet {
         })
     }
 
+    /// Whether nothing of an instance runs, and nobody wants it to.
+    pub(super) fn has_ended(&self, instance: &InstanceId) -> bool {
+        self.members
+            .get(instance)
+            .is_none_or(|component| !component.is_live() && component.wish() != Wish::Run)
+    }
+
     pub(super) fn remove_gone(&mut self, work: &mut Work) {
-        let gone: Vec<InstanceId> = self
-            .leaving
-            .iter()
-            .filter(|instance| {
-                self.members
-                    .get(instance)
-                    .is_none_or(|component| !component.is_live() && component.wish() != Wish::Run)
-            })
-            .cloned()
-            .collect();
+        let mut gone = std::mem::take(&mut work.removable);
+        gone.retain(|instance| self.leaving.contains(instance) && self.has_ended(instance));
         for instance in gone {
             self.leaving.remove(&instance);
             self.held.remove(&instance);
             let Some(mut member) = self.members.remove(&instance) else { continue };
             self.deadlines.forget(&instance, &mut member);
+            work.releasable.extend(self.dependents.dependencies(&instance).iter().cloned());
             self.dependents.forget(&instance);
             work.moved.push(instance.clone());
             work.step.events.push(Event { instance: instance.clone(), kind: EventKind::Removed });

@@ -22,7 +22,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::ops::Deref;
 use std::sync::Arc;
 
-use self::dependents::{Dependents, Key};
+use self::dependents::{Dependents, Key, key_of};
 use self::gates::in_words;
 use self::rolling::Turn;
 use super::component::{Answer, Component, Effect, Input, Step};
@@ -124,9 +124,13 @@ pub struct Fleet {
     members: BTreeMap<InstanceId, Box<Member>>,
     dependents: Dependents,
     runs: HashMap<RunId, InstanceId>,
+    /// How many are being ended.
+    ending: usize,
     deadlines: Deadlines,
     /// Told to stop, and held until their dependents are gone.
     held: BTreeSet<InstanceId>,
+    /// Those of them that came from the store, and were not looked at since.
+    restored: BTreeSet<Key>,
     /// To be forgotten once they have ended.
     leaving: BTreeSet<InstanceId>,
     /// Replicas that wait for their turn to be replaced.
@@ -149,8 +153,10 @@ impl Fleet {
         // The old engine may have died between asking it to retire and letting it end.
         if component.wish() != Wish::Run && component.is_live() {
             self.held.insert(instance.clone());
+            self.restored.insert(key_of(instance));
         }
         self.dependents.declare(instance, component.spec());
+        self.ending += usize::from(component.is_ending());
         let mut member = Member::boxed(component);
         self.deadlines.retime(instance, &mut member);
         self.members.insert(instance.clone(), member);
@@ -202,6 +208,22 @@ impl Fleet {
     #[must_use]
     pub fn owner(&self, run: RunId) -> Option<&InstanceId> {
         self.runs.get(&run)
+    }
+
+    /// How many components are being ended.
+    #[must_use]
+    pub const fn ending(&self) -> usize {
+        self.ending
+    }
+
+    /// Whether nothing follows from the end of this run: it was asked for, and nobody waits for it but those
+    /// who look.
+    #[must_use]
+    pub fn nothing_follows(&self, run: RunId) -> bool {
+        let owner = || self.runs.get(&run).and_then(|instance| self.members.get(instance));
+        self.held.is_empty()
+            && self.rolling.is_empty()
+            && owner().is_some_and(|component| component.is_to_rest())
     }
 
     /// The earliest time at which somebody wants a tick.
@@ -294,7 +316,7 @@ impl Fleet {
                 }
                 Input::Replace(spec) => self.roll_to(&instance, spec, now, work),
                 Input::Update(spec) => {
-                    self.forget_turn(&instance);
+                    self.forget_turn(&instance, work);
                     self.tell(&instance, now, Input::Update(spec), work);
                 }
                 other => self.tell(&instance, now, other, work),
@@ -327,7 +349,7 @@ impl Fleet {
                 // What nobody wants to run has nothing to be replaced.
                 Action::Roll => {
                     if self.members.get(&instance).is_some_and(|c| c.wish() == Wish::Run) {
-                        self.enqueue(&instance, None);
+                        self.enqueue(&instance, None, work);
                     }
                 }
                 Action::Reset => self.tell(&instance, now, Input::Reset, work),
@@ -335,8 +357,10 @@ impl Fleet {
         }
     }
 
-    /// Looks again at everything that may have been moved by what happened, until nothing moves.
+    /// Looks again at everything that may have been moved by what happened, until nothing moves. Not at
+    /// everybody: of thousands that end, each is an input.
     fn settle(&mut self, now: Time, mut work: Work) -> FleetStep {
+        work.releasable.append(&mut self.restored);
         loop {
             while let Some(instance) = work.respecified.pop() {
                 self.regate(&instance, now, &mut work);
@@ -346,14 +370,29 @@ impl Fleet {
                 for dependent in dependents {
                     self.regate(&dependent, now, &mut work);
                 }
+                work.releasable.extend(self.dependents.dependencies(&instance).iter().cloned());
+                work.rollable.insert(key_of(&instance));
+                work.removable.insert(instance);
             }
             self.release(now, &mut work);
             self.roll(now, &mut work);
             self.remove_gone(&mut work);
-            if work.moved.is_empty() && work.respecified.is_empty() {
+            if work.is_done() {
+                debug_assert!(self.is_settled(), "somebody was not looked at");
                 return work.step;
             }
         }
+    }
+
+    /// Whether nobody may end, has a turn or is to be forgotten. Looks at everybody, as no step can afford to.
+    fn is_settled(&self) -> bool {
+        self.held.iter().all(|instance| self.has_retiring_dependent(instance))
+            && self.leaving.iter().all(|instance| !self.has_ended(instance))
+            && self
+                .rolling
+                .values()
+                .all(|queue| queue.front().is_some_and(|turn| !self.others_are_ready(turn)))
+            && self.ending == self.members.values().filter(|member| member.is_ending()).count()
     }
 
     /// Gives an input to a component and gathers what comes of it.
@@ -380,7 +419,7 @@ impl Fleet {
         if let Some(gate) = gate {
             component.gate = gate;
         }
-        let before = component.run();
+        let (before, was_ending) = (component.run(), component.is_ending());
         let old_spec = component.spec().clone();
         let facts = Facts::of(component);
         let next_run = &mut self.next_run;
@@ -400,9 +439,13 @@ impl Fleet {
             work.moved.push(instance.clone());
         }
         if !Arc::ptr_eq(&old_spec, component.spec()) {
+            // What it does not depend on any more need not wait for it.
+            work.releasable.extend(self.dependents.dependencies(instance).iter().cloned());
             self.dependents.declare(instance, component.spec());
             work.respecified.push(instance.clone());
         }
+        self.ending += usize::from(component.is_ending());
+        self.ending -= usize::from(was_ending);
         if before != after {
             if let Some(run) = before {
                 self.runs.remove(&run);
@@ -454,6 +497,23 @@ struct Work {
     moved: Vec<InstanceId>,
     /// Instances whose dependencies may have changed.
     respecified: Vec<InstanceId>,
+    /// Components of which some may end now, if they are held.
+    releasable: BTreeSet<Key>,
+    /// Components of which some may have their turn now, if they wait for it.
+    rollable: BTreeSet<Key>,
+    /// Instances that may be gone now, if they are leaving.
+    removable: BTreeSet<InstanceId>,
+}
+
+impl Work {
+    /// Whether nothing moves any more.
+    fn is_done(&self) -> bool {
+        self.moved.is_empty()
+            && self.respecified.is_empty()
+            && self.releasable.is_empty()
+            && self.rollable.is_empty()
+            && self.removable.is_empty()
+    }
 }
 
 /// What others see of a component.

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::dependents::key_of;
+use super::dependents::{key_of, replicas_of};
 use super::{Fleet, Work};
 use crate::machine::component::Input;
 use crate::machine::phase::Wish;
@@ -40,50 +40,66 @@ impl Fleet {
             .get(instance)
             .is_some_and(|component| component.wish() == Wish::Run && component.is_ready());
         if serves && spec.replicas > 1 {
-            self.enqueue(instance, Some(spec));
+            self.enqueue(instance, Some(spec), work);
         } else {
-            self.forget_turn(instance);
+            self.forget_turn(instance, work);
             self.tell(instance, now, Input::Replace(spec), work);
         }
     }
 
-    pub(super) fn enqueue(&mut self, instance: &InstanceId, spec: Option<Arc<ComponentSpec>>) {
-        let queue = self.rolling.entry(key_of(instance)).or_default();
+    pub(super) fn enqueue(
+        &mut self,
+        instance: &InstanceId,
+        spec: Option<Arc<ComponentSpec>>,
+        work: &mut Work,
+    ) {
+        let key = key_of(instance);
+        work.rollable.insert(key.clone());
+        let queue = self.rolling.entry(key).or_default();
         match queue.iter_mut().find(|turn| turn.instance == *instance) {
             Some(turn) => turn.spec = spec.or(turn.spec.take()),
             None => queue.push_back(Turn { instance: instance.clone(), spec }),
         }
     }
 
-    pub(super) fn forget_turn(&mut self, instance: &InstanceId) {
-        if let Some(queue) = self.rolling.get_mut(&key_of(instance)) {
-            queue.retain(|turn| turn.instance != *instance);
-        }
+    pub(super) fn forget_turn(&mut self, instance: &InstanceId, work: &mut Work) {
+        let key = key_of(instance);
+        let Some(queue) = self.rolling.get_mut(&key) else { return };
+        queue.retain(|turn| turn.instance != *instance);
+        // The next one may have its turn.
+        work.rollable.insert(key);
     }
 
     /// Replaces the next replica of each component whose other replicas are all ready.
     pub(super) fn roll(&mut self, now: Time, work: &mut Work) {
         let mut next = Vec::new();
-        for (key, queue) in &mut self.rolling {
-            let Some(Turn { instance: candidate, .. }) = queue.front() else { continue };
-            let others_ready = self
-                .members
-                .range(
-                    InstanceId { project: key.0.clone(), component: key.1.clone(), replica: 0 }..,
-                )
-                .take_while(|(id, _)| id.project == key.0 && id.component == key.1)
-                .filter(|(id, component)| *id != candidate && component.wish() == Wish::Run)
-                .all(|(_, component)| component.is_ready() || component.state() == State::Failed);
-            if others_ready && let Some(turn) = queue.pop_front() {
-                next.push(turn);
+        for key in std::mem::take(&mut work.rollable) {
+            let Some(queue) = self.rolling.get(&key) else { continue };
+            let has_turn = queue.front().is_some_and(|turn| self.others_are_ready(turn));
+            let Some(queue) = self.rolling.get_mut(&key) else { continue };
+            if has_turn {
+                next.extend(queue.pop_front());
+            }
+            if queue.is_empty() {
+                self.rolling.remove(&key);
+            } else if has_turn {
+                // Where the one before need not be replaced, it is the turn of the next at once.
+                work.rollable.insert(key);
             }
         }
-        self.rolling.retain(|_, queue| !queue.is_empty());
         for Turn { instance, spec } in next {
             match spec {
                 Some(spec) => self.tell(&instance, now, Input::Replace(spec), work),
                 None => self.tell(&instance, now, Input::Restart, work),
             }
         }
+    }
+
+    /// Whether all other replicas of the component that are to run are ready, or have failed.
+    pub(super) fn others_are_ready(&self, turn: &Turn) -> bool {
+        self.members
+            .range(replicas_of(key_of(&turn.instance)))
+            .filter(|(id, component)| **id != turn.instance && component.wish() == Wish::Run)
+            .all(|(_, component)| component.is_ready() || component.state() == State::Failed)
     }
 }
