@@ -142,3 +142,78 @@ fn fault_56_a_thousand_that_crash_at_once_all_come_back_and_the_interface_answer
     let down = home.run(["down"]).expect_code(0);
     assert!(down.stdout.ends_with("done\n"), "{down:#?}");
 }
+
+/// So many that a stop of all puts ends off.
+fn sleepers(count: usize) -> String {
+    let mut yaml = String::from("components:\n");
+    for number in 0..count {
+        writeln!(yaml, "  c{number}: {{ command: [sleep, infinity] }}").unwrap();
+    }
+    yaml
+}
+
+/// How often the log of the daemon says of each component that it is stopped.
+fn stops_told(home: &TestHome) -> BTreeMap<String, usize> {
+    let mut told = BTreeMap::new();
+    for line in home.daemon_log().lines() {
+        let words: Vec<&str> = line.split_whitespace().collect();
+        if let [_, "INFO", name, "stopped", ..] = words[..] {
+            *told.entry(name.to_owned()).or_default() += 1;
+        }
+    }
+    told
+}
+
+#[test]
+fn ends_of_many_are_told_also_while_one_takes_its_time() {
+    const COUNT: usize = 250;
+    let home = TestHome::new();
+    let stays =
+        "  stays: { command: \"trap '' TERM; exec sleep infinity\", stop: { timeout: 10m } }\n";
+    home.apply(&(sleepers(COUNT) + stays));
+    let stays = home.pid_of("stays");
+    home.run(["stop", "--no-wait"]).expect_code(0);
+    let told = home.wait_for("the others to be told of", || {
+        let told = stops_told(&home);
+        (told.len() == COUNT).then_some(told)
+    });
+    assert!(!told.contains_key("stays"), "{told:?}");
+    assert_eq!(home.pid_of("stays"), stays);
+    // What is asked for meanwhile finds what has ended, and is not undone by ends that are told of late.
+    home.run(["start", "c7", "--timeout", "30s"]).expect_code(0);
+    home.kill(stays);
+    home.wait_state("stays", "stopped");
+    assert_eq!(home.component("c7")["state"], "running");
+    let told = stops_told(&home);
+    assert_eq!(told.len(), COUNT + 1);
+    assert!(told.values().all(|times| *times == 1), "{told:?}");
+}
+
+#[test]
+fn fault_01_ends_of_many_outlive_the_engine_that_puts_them_off() {
+    const COUNT: usize = 250;
+    let home = TestHome::new();
+    home.apply(&sleepers(COUNT));
+    for round in 1..=3 {
+        let engine = Process::open(home.daemon_pids().unwrap().engine).unwrap();
+        let victims: Vec<Process> =
+            ["c9", "c120", "c249"].map(|name| Process::open(home.pid_of(name)).unwrap()).into();
+        home.run(["stop", "--no-wait"]).expect_code(0);
+        assert!(victims[round - 1].wait_gone(Duration::from_secs(60)));
+        engine.signal(Signal::KILL);
+        home.wait_for("all to be stopped", || {
+            let now = by_name(&home.try_status_json()?);
+            now.values().all(|one| one["state"] == "stopped").then_some(())
+        });
+        let mut exits: BTreeMap<String, usize> = BTreeMap::new();
+        for event in home.events() {
+            if event["kind"] == "exited" {
+                assert!(event["message"].as_str().unwrap().contains("SIGTERM"), "{event}");
+                *exits.entry(event["component"].as_str().unwrap().to_owned()).or_default() += 1;
+            }
+        }
+        assert_eq!(exits.len(), COUNT, "each is told of");
+        assert!(exits.values().all(|times| *times == round), "once for each stop: {exits:?}");
+        home.run(["start", "--timeout", "60s"]).expect_code(0);
+    }
+}

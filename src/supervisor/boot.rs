@@ -24,6 +24,7 @@ use std::sync::Arc;
 use tokio::sync::{mpsc, watch};
 
 use super::alarm::Alarm;
+use super::ends::Ends;
 use super::round::Round;
 use super::succession::Succession;
 use super::{Announcer, Ending, Handle, Input, Lifetime, Project, Supervisor, Unwritten};
@@ -238,6 +239,7 @@ impl Supervisor {
             stored_next_run: 0,
             succession: Succession::default(),
             probes: VecDeque::new(),
+            ends: Ends::default(),
             alarm: Alarm::new(),
             ending: Ending::No,
             lifetime,

@@ -28,6 +28,7 @@ mod alarm;
 mod announce;
 mod boot;
 mod converging;
+mod ends;
 mod leaving;
 mod record;
 mod round;
@@ -61,6 +62,7 @@ use crate::runner::launch::BaseEnv;
 use crate::store::{EventFilter, EventRecord, ProjectRecord, RowId, Store, StoreError};
 
 use alarm::Alarm;
+use ends::Ends;
 use leaving::Leaving;
 pub use record::{LoadFailure, LoadedProject, Project, Projects};
 use succession::Succession;
@@ -275,6 +277,8 @@ pub struct Supervisor {
     succession: Succession,
     /// Probes whose turn it is, and that are not begun yet.
     probes: VecDeque<(InstanceId, Effect)>,
+    /// Ends that can wait for others.
+    ends: Ends,
     alarm: Alarm,
     ending: Ending,
     lifetime: Lifetime,
@@ -338,10 +342,10 @@ impl Supervisor {
             Ending::No | Ending::Stopping => None,
         };
         // A disk does not say when it has room again.
-        let others = idle.into_iter().chain(self.unwritten.again);
+        let others = idle.into_iter().chain(self.unwritten.again).chain(self.ends.due());
         let deadline = self.fleet.next_deadline().into_iter().chain(others).min();
         let mut inputs = Vec::new();
-        let has_more = !self.probes.is_empty();
+        let has_more = !self.probes.is_empty() || self.ends.are_complete(self.fleet.ending());
         if has_more {
             // Until the runtime has looked what else there is.
             tokio::task::yield_now().await;

@@ -20,7 +20,10 @@ use crate::store::NewEvent;
 
 /// How many components are told to end before the next are looked at: the first have their signal while
 /// what becomes of the others is still worked out and written down.
-const PORTION: usize = 100;
+pub(super) const PORTION: usize = 100;
+
+/// The same of the very first ones, before which nothing ends.
+const FIRST_PORTION: usize = 20;
 
 /// How many probes are begun at the end of a round. Those that are over at once take half a millisecond.
 const PROBES: usize = 10;
@@ -81,12 +84,19 @@ impl Supervisor {
         {
             self.take(at, Input::Keeper(message, descriptor), &mut round);
         }
+        // Who is told the time must have been told what happened before.
+        let is_late = self.fleet.next_deadline().is_some_and(|deadline| deadline <= at);
+        let most = if is_late { usize::MAX } else { self.ends.ripe(at, self.fleet.ending()) };
+        self.hear_ends(at, most, &mut round);
         self.feed(at, FleetInput::Tick, &mut round);
         self.finish(round);
     }
 
     fn take(&mut self, at: Time, input: Input, round: &mut Round) {
         match input {
+            Input::Keeper(FromKeeper::Exited(exited), _) if self.can_wait(&exited) => {
+                self.ends.put(at, exited);
+            }
             Input::Keeper(message, descriptor) => self.heard(at, &message, descriptor, round),
             Input::Report(Report::Answer(run, answer)) => {
                 if let Answer::Probed { role, sequence, .. } | Answer::Unprobed { role, sequence } =
@@ -103,8 +113,23 @@ impl Supervisor {
                 let containers = self.containers();
                 self.feed(at, FleetInput::Provided(containers), round);
             }
-            Input::Request(request) => self.serve(at, request, round),
+            Input::Request(request) => {
+                // What somebody wants is decided by what is known. Who only looks may be shown a stop as it was
+                // a tenth of a second ago.
+                if !matches!(request, Request::Look(_) | Request::Events { .. }) {
+                    self.hear_ends(at, usize::MAX, round);
+                }
+                self.serve(at, request, round);
+            }
             Input::Terminate => self.terminate(at, round),
+        }
+    }
+
+    /// Hears of some of the ends that have waited.
+    fn hear_ends(&mut self, at: Time, most: usize, round: &mut Round) {
+        for _ in 0..most {
+            let Some(exited) = self.ends.next() else { return };
+            self.heard(at, &FromKeeper::Exited(exited), None, round);
         }
     }
 
@@ -206,7 +231,9 @@ impl Supervisor {
         if !ends || instances.len() <= PORTION {
             return self.feed(at, FleetInput::Control(action, instances), round);
         }
-        for portion in self.fleet.in_order_of_ending(instances).chunks(PORTION) {
+        let ordered = self.fleet.in_order_of_ending(instances);
+        let (first, others) = ordered.split_at(FIRST_PORTION);
+        for portion in std::iter::once(first).chain(others.chunks(PORTION)) {
             // What happened before comes first.
             self.finish(std::mem::take(round));
             self.feed(at, FleetInput::Control(action, portion.to_vec()), round);
