@@ -164,23 +164,32 @@ fn stops_told(home: &TestHome) -> BTreeMap<String, usize> {
     told
 }
 
+/// With one among them that does not end by itself, so that ends wait.
+fn sleepers_and_one_that_stays(count: usize) -> String {
+    sleepers(count)
+        + "  stays: { command: \"trap '' TERM; exec sleep infinity\", stop: { timeout: 10m } }\n"
+}
+
 #[test]
 fn ends_of_many_are_told_also_while_one_takes_its_time() {
     const COUNT: usize = 250;
     let home = TestHome::new();
-    let stays =
-        "  stays: { command: \"trap '' TERM; exec sleep infinity\", stop: { timeout: 10m } }\n";
-    home.apply(&(sleepers(COUNT) + stays));
+    home.apply(&sleepers_and_one_that_stays(COUNT));
     let stays = home.pid_of("stays");
+    let seventh = Process::open(home.pid_of("c7")).unwrap();
     home.run(["stop", "--no-wait"]).expect_code(0);
+    assert!(seventh.wait_gone(Duration::from_secs(60)));
+    // What is asked for finds what has ended, whether or not that was told.
+    home.run(["start", "c7", "--timeout", "60s"]).expect_code(0);
     let told = home.wait_for("the others to be told of", || {
         let told = stops_told(&home);
         (told.len() == COUNT).then_some(told)
     });
     assert!(!told.contains_key("stays"), "{told:?}");
     assert_eq!(home.pid_of("stays"), stays);
-    // What is asked for meanwhile finds what has ended, and is not undone by ends that are told of late.
-    home.run(["start", "c7", "--timeout", "30s"]).expect_code(0);
+    let kinds: Vec<String> = home.story("c7").into_iter().map(|told| told.kind).collect();
+    let expected = ["stopping", "exited", "stopped", "launched"];
+    assert!(kinds.windows(4).any(|four| four == expected), "one after the other: {kinds:?}");
     home.kill(stays);
     home.wait_state("stays", "stopped");
     assert_eq!(home.component("c7")["state"], "running");
@@ -189,31 +198,90 @@ fn ends_of_many_are_told_also_while_one_takes_its_time() {
     assert!(told.values().all(|times| *times == 1), "{told:?}");
 }
 
+/// Stops all, and has `kill` do its work when the first are gone. Everything is told once for each round, with
+/// how it ended.
+fn stop_and_kill(home: &TestHome, round: usize, kill: impl FnOnce(&TestHome)) {
+    let names = ["c9", "c120", "c240"];
+    let victim = Process::open(home.pid_of(names[round % names.len()])).unwrap();
+    home.run(["stop", "--no-wait"]).expect_code(0);
+    assert!(victim.wait_gone(Duration::from_secs(60)));
+    kill(home);
+    home.wait_for("all others to be stopped", || {
+        let now = by_name(&home.try_status_json()?);
+        now.iter().all(|(name, one)| name == "stays" || one["state"] == "stopped").then_some(())
+    });
+}
+
+/// How often each was told to have ended, and by what word besides SIGTERM.
+fn exits_told(home: &TestHome) -> BTreeMap<String, Vec<String>> {
+    let mut exits: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    for event in home.events() {
+        if event["kind"] == "exited" && event["component"] != "stays" {
+            let message = event["message"].as_str().unwrap().to_owned();
+            exits.entry(event["component"].as_str().unwrap().to_owned()).or_default().push(message);
+        }
+    }
+    exits
+}
+
 #[test]
 fn fault_01_ends_of_many_outlive_the_engine_that_puts_them_off() {
     const COUNT: usize = 250;
     let home = TestHome::new();
-    home.apply(&sleepers(COUNT));
+    home.apply(&sleepers_and_one_that_stays(COUNT));
     for round in 1..=3 {
         let engine = Process::open(home.daemon_pids().unwrap().engine).unwrap();
-        let victims: Vec<Process> =
-            ["c9", "c120", "c249"].map(|name| Process::open(home.pid_of(name)).unwrap()).into();
-        home.run(["stop", "--no-wait"]).expect_code(0);
-        assert!(victims[round - 1].wait_gone(Duration::from_secs(60)));
-        engine.signal(Signal::KILL);
-        home.wait_for("all to be stopped", || {
-            let now = by_name(&home.try_status_json()?);
-            now.values().all(|one| one["state"] == "stopped").then_some(())
-        });
-        let mut exits: BTreeMap<String, usize> = BTreeMap::new();
-        for event in home.events() {
-            if event["kind"] == "exited" {
-                assert!(event["message"].as_str().unwrap().contains("SIGTERM"), "{event}");
-                *exits.entry(event["component"].as_str().unwrap().to_owned()).or_default() += 1;
-            }
-        }
+        stop_and_kill(&home, round, |_| engine.signal(Signal::KILL));
+        let exits = exits_told(&home);
         assert_eq!(exits.len(), COUNT, "each is told of");
-        assert!(exits.values().all(|times| *times == round), "once for each stop: {exits:?}");
+        for (name, messages) in exits {
+            assert_eq!(messages.len(), round, "once for each stop of {name}: {messages:?}");
+            assert!(messages.iter().all(|how| how.contains("SIGTERM")), "{name}: {messages:?}");
+        }
+        let stays = home.pid_of("stays");
+        home.kill(stays);
+        home.wait_state("stays", "stopped");
         home.run(["start", "--timeout", "60s"]).expect_code(0);
     }
+    end_what_stays(&home);
+}
+
+#[test]
+fn fault_02_ends_of_many_that_the_keeper_has_told_are_known_after_it_is_killed() {
+    const COUNT: usize = 250;
+    let home = TestHome::new();
+    home.apply(&sleepers_and_one_that_stays(COUNT));
+    let pids = home.daemon_pids().unwrap();
+    let keeper = Process::open(pids.keeper).unwrap();
+    stop_and_kill(&home, 1, |home| {
+        home.wait_for("the keeper to have told of all that are gone", || {
+            (children_of(pids.keeper) == 2 && is_asleep(pids.keeper)).then_some(())
+        });
+        keeper.signal(Signal::KILL);
+    });
+    let exits = exits_told(&home);
+    assert_eq!(exits.len(), COUNT, "each is told of");
+    for (name, messages) in exits {
+        assert!(matches!(&messages[..], [how] if how.contains("SIGTERM")), "{name}: {messages:?}");
+    }
+    end_what_stays(&home);
+}
+
+/// How many children a process has, those included that it has not reaped.
+fn children_of(pid: u32) -> usize {
+    let children = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap();
+    children.split_whitespace().count()
+}
+
+/// Whether a process waits for something.
+fn is_asleep(pid: u32) -> bool {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+    stat.rsplit_once(") ").unwrap().1.starts_with('S')
+}
+
+/// A home ends its daemon in order, for which this one would not end.
+fn end_what_stays(home: &TestHome) {
+    home.run(["stop", "--no-wait"]).expect_code(0);
+    home.kill(home.pid_of("stays"));
+    home.wait_state("stays", "stopped");
 }

@@ -283,9 +283,8 @@ impl World {
         let step = self.fleet.clone().step(self.now, FleetInput::Answer(run, answer.clone()));
         assert!(step.events.iter().all(|event| event.instance == *owner), "{:?}", step.events);
         for (instance, effect) in &step.effects {
-            let is_own = instance == owner;
-            let is_end = matches!(effect, Effect::Forget { .. } | Effect::TerminateRest { .. });
-            assert!(is_own && is_end, "{instance} does {effect:?} when {owner} ends");
+            let is_own = *effect == Effect::Forget { run };
+            assert!(is_own, "{instance} does {effect:?} when {owner} ends");
         }
         assert!(self.fleet.ending() > 0);
     }
@@ -402,7 +401,9 @@ impl World {
                 } else {
                     self.set(run, Program::Rest);
                 }
-                self.check_what_follows(run, &Answer::Exited { exit, at, empty });
+                if empty {
+                    self.check_what_follows(run, &Answer::Exited { exit, at, empty });
+                }
                 self.answer(run, Answer::Exited { exit, at, empty });
             }
             Program::Rest => {
@@ -473,7 +474,7 @@ impl World {
                 let instance = InstanceId::new("p", &name, replica);
                 let present = self.declared.contains_key(&instance);
                 match choice {
-                    0 if present => {
+                    0 | 1 if present && (choice == 0 || replica >= replicas) => {
                         self.declared.remove(&instance);
                         changes.push(Change::Remove(instance));
                     }

@@ -5,8 +5,8 @@
 //! ```
 //!
 //! By itself SQLite does that as part of a commit, which then waits for the disk twice: some hundredths of a
-//! second, in the middle of a storm of crashes as likely as not. Another connection does it instead; those
-//! that write go on meanwhile, and with the first commit after it the log begins anew.
+//! second, in the middle of a storm of crashes as likely as not. Another connection does it instead, and commits go
+//! on meanwhile. Once all of it was brought in, the next commit begins the log anew.
 //!
 //! Failure paths: where it fails or cannot go to the end, because a copy is being made, it is tried again
 //! once something is committed. A log that grows beyond all measure is brought in by the commit itself.
@@ -27,8 +27,12 @@ use super::backup::Committed;
 /// Pages in the log from which on it is brought in: what SQLite takes by itself, 4 MiB.
 const MANY: u32 = 1_000;
 
-/// Pages at which a commit does it itself: 64 MiB.
-const MOST: i32 = 16_000;
+/// Pages at which a commit does it itself, 16 MiB: while there is no end of commits, each of them finds another
+/// that came after the copy, and the log goes on. It then finds little that is not copied yet.
+const MOST: i32 = 4_000;
+
+/// How often in a row it is brought in, as long as something was added meanwhile.
+const PASSES: u32 = 3;
 
 /// Whoever has filled the log is to be done with it first.
 const DELAY: Duration = Duration::from_secs(1);
@@ -64,6 +68,8 @@ pub async fn keep(path: PathBuf, mut committed: watch::Receiver<Committed>) {
             continue;
         }
         tokio::time::sleep(DELAY).await;
+        // What was committed meanwhile is brought in as well.
+        committed.mark_unchanged();
         let database = path.clone();
         let Ok(made) = crate::blocking::spawn(move || make(&database, file)).await else { return };
         if let Err(error) = &made
@@ -76,13 +82,13 @@ pub async fn keep(path: PathBuf, mut committed: watch::Receiver<Committed>) {
 }
 
 /// Which file has this name.
-fn identity(path: &Path) -> io::Result<(u64, u64)> {
+pub(super) fn identity(path: &Path) -> io::Result<(u64, u64)> {
     fs::metadata(path).map(|found| (found.dev(), found.ino()))
 }
 
 /// Brings as much of the log into the database as nobody needs there, and waits for the disk. Another file that
 /// somebody has put in the place of the one that is open is left alone: the log is not its own.
-fn make(path: &Path, file: Option<(u64, u64)>) -> Result<(), StoreError> {
+pub(super) fn make(path: &Path, file: Option<(u64, u64)>) -> Result<(), StoreError> {
     let is_same = |found| {
         if Some(found) == file { Ok(()) } else { Err(io::Error::other("another file is there")) }
     };
@@ -91,11 +97,26 @@ fn make(path: &Path, file: Option<(u64, u64)>) -> Result<(), StoreError> {
         path: path.to_owned(),
         source,
     })?;
+    connect(path).and_then(|connection| bring_in(&connection)).map_err(StoreError::Write)
+}
+
+/// Another connection to a database that is there.
+pub(super) fn connect(path: &Path) -> rusqlite::Result<Connection> {
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    let checkpoint = |connection: Connection| {
-        connection.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(()))
-    };
-    Connection::open_with_flags(path, flags).and_then(checkpoint).map_err(StoreError::Write)
+    Connection::open_with_flags(path, flags)
+}
+
+fn bring_in(connection: &Connection) -> rusqlite::Result<()> {
+    let mut length = None;
+    for _ in 0..PASSES {
+        // Whether somebody was in its way, pages in the log, pages that were brought in.
+        let now: i64 =
+            connection.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |row| row.get(1))?;
+        if length.replace(now) == Some(now) {
+            break;
+        }
+    }
+    Ok(())
 }
 
 #[cfg(test)]
@@ -168,6 +189,12 @@ mod tests {
         let kept = store.events(&crate::store::EventFilter::default()).unwrap();
         assert!(kept.windows(2).all(|pair| pair[0].id + 1 == pair[1].id), "none is lost");
         assert!(kept.len() > 1_000);
+        // All of it is in the file as well.
+        drop(store);
+        assert!(!crate::home::beside(&path, "-wal").exists());
+        let (store, opened) = Store::open(&path).unwrap();
+        assert_eq!(opened, crate::store::Opened::Existing);
+        assert_eq!(store.events(&crate::store::EventFilter::default()).unwrap(), kept);
     }
 
     #[test]
@@ -194,9 +221,12 @@ mod tests {
         let kept = tokio::spawn(keep(path.clone(), store.committed()));
         let before = fs::read(&path).unwrap();
         fill(&mut store);
-        while fs::read(&path).unwrap() == before {
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
+        let brought_in = async {
+            while fs::read(&path).unwrap() == before {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(60), brought_in).await.unwrap();
         drop(store);
         kept.await.unwrap();
     }

@@ -21,7 +21,8 @@
 //! is newer than this program is refused untouched, an older one is brought up to date (see `open`). A
 //! write that fails (disk full) leaves the old state intact and is the caller's to report.
 //!
-//! Deliberately absent: caches, anything that waits for the disk (see `checkpoint`), and any interpretation of what is stored.
+//! Deliberately absent: caches, and any interpretation of what is stored. What waits for the disk is done elsewhere,
+//! as long as that keeps up (see `checkpoint`).
 
 pub mod backup;
 mod batch;

@@ -343,7 +343,7 @@ fn a_copy_is_whole_and_the_one_before_is_kept() {
 }
 
 #[test]
-fn a_copy_keeps_no_descriptor_that_was_not_there_before() {
+fn neither_a_copy_nor_a_checkpoint_keeps_a_descriptor_that_was_not_there_before() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("state.db");
     let open = || {
@@ -362,6 +362,8 @@ fn a_copy_keeps_no_descriptor_that_was_not_there_before() {
     assert!(before > 0);
     for _ in 0..2 {
         copy(&path, &folder.path().join("copy")).unwrap();
+        assert_eq!(open(), before);
+        checkpoint::make(&path, checkpoint::identity(&path).ok()).unwrap();
         assert_eq!(open(), before);
     }
 }

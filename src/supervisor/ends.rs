@@ -10,16 +10,18 @@
 //! Thousands that are told to end keep all processors busy with dying. To write down and tell of each end takes
 //! half of what the engine does in a stop, changes nothing for anybody, and would only make it take longer.
 //!
-//! Invariants: what waits is not acknowledged, so that the keeper tells the next engine of it; no request is
-//! decided, and nobody told the time, before what waits is heard. Where few are ending, or something waits
-//! for an end, as in an ordered stop or a restart, nothing is put off.
+//! Invariants: what waits is not acknowledged, so that the keeper tells the next engine of it, and heard of when the
+//! keeper is gone; nothing that is asked for is decided, and nobody killed for being late, before what waits is
+//! heard. Where few are ending, or something waits for an end, as in an ordered stop or a restart, nothing
+//! is put off.
 
 use std::collections::VecDeque;
 use std::time::Duration;
 
 use super::Supervisor;
-use super::round::PORTION;
-use crate::keeper::wire::Exited;
+use super::round::{PORTION, Round};
+use crate::clock::now;
+use crate::keeper::wire::{Exited, FromKeeper};
 use crate::model::Time;
 
 /// How long an end waits for the others.
@@ -42,6 +44,11 @@ impl Ends {
         self.waiting.pop_front().map(|(_, exited)| exited)
     }
 
+    /// Whether none waits.
+    pub(super) fn is_empty(&self) -> bool {
+        self.waiting.is_empty()
+    }
+
     /// When the first has waited for long enough.
     pub(super) fn due(&self) -> Option<Time> {
         self.waiting.front().map(|(since, _)| *since + PATIENCE)
@@ -49,7 +56,7 @@ impl Ends {
 
     /// Whether no other is to come, of so many that are ending.
     pub(super) fn are_complete(&self, ending: usize) -> bool {
-        !self.waiting.is_empty() && self.waiting.len() >= ending
+        !self.is_empty() && self.waiting.len() >= ending
     }
 
     /// How many are to be heard of now.
@@ -63,6 +70,21 @@ impl Supervisor {
     /// Whether this end can wait for others.
     pub(super) fn can_wait(&self, exited: &Exited) -> bool {
         exited.empty && self.fleet.ending() > PORTION && self.fleet.nothing_follows(exited.run)
+    }
+
+    /// Hears of some of the ends that have waited.
+    pub(super) fn hear_ends(&mut self, at: Time, most: usize, round: &mut Round) {
+        for _ in 0..most {
+            let Some(exited) = self.ends.next() else { return };
+            self.heard(at, &FromKeeper::Exited(exited), None, round);
+        }
+    }
+
+    /// Hears of all of them, in a round of their own.
+    pub(super) fn hear_all_ends(&mut self) {
+        let mut round = Round::default();
+        self.hear_ends(now(), usize::MAX, &mut round);
+        self.finish(round);
     }
 }
 

@@ -7,7 +7,8 @@
 //!   sources ┘
 //! ```
 //!
-//! A round takes all inputs that are there (a storm of exits is one transaction), lets the fleet step
+//! A round takes all inputs that are there (a storm of exits is one transaction; ends from which nothing
+//! follows may wait, see `ends`), lets the fleet step
 //! through them, writes what changed, and only then acts: what runs is never unknown to the store
 //! (S38). The loop sleeps until the next input or the fleet's earliest deadline, whichever comes first.
 //!
@@ -330,7 +331,11 @@ impl Supervisor {
                 self.keeper.sent().await;
                 return Ended::InOrder;
             }
-            let Some(inputs) = self.next_inputs().await else { return Ended::KeeperLost };
+            let Some(inputs) = self.next_inputs().await else {
+                // The keeper has taken with it what it was not told is known; nobody tells it again.
+                self.hear_all_ends();
+                return Ended::KeeperLost;
+            };
             self.round(inputs);
         }
     }

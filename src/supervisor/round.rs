@@ -84,8 +84,8 @@ impl Supervisor {
         {
             self.take(at, Input::Keeper(message, descriptor), &mut round);
         }
-        // Who is told the time must have been told what happened before.
-        let is_late = self.fleet.next_deadline().is_some_and(|deadline| deadline <= at);
+        // Who is about to be killed for being late may have ended.
+        let is_late = !self.ends.is_empty() && self.fleet.has_late_end(at);
         let most = if is_late { usize::MAX } else { self.ends.ripe(at, self.fleet.ending()) };
         self.hear_ends(at, most, &mut round);
         self.feed(at, FleetInput::Tick, &mut round);
@@ -125,15 +125,7 @@ impl Supervisor {
         }
     }
 
-    /// Hears of some of the ends that have waited.
-    fn hear_ends(&mut self, at: Time, most: usize, round: &mut Round) {
-        for _ in 0..most {
-            let Some(exited) = self.ends.next() else { return };
-            self.heard(at, &FromKeeper::Exited(exited), None, round);
-        }
-    }
-
-    fn heard(
+    pub(super) fn heard(
         &mut self,
         at: Time,
         message: &FromKeeper,
@@ -167,6 +159,7 @@ impl Supervisor {
             return;
         }
         self.ending = Ending::Stopping;
+        self.hear_ends(at, usize::MAX, round);
         tracing::info!("ending: all components are stopped, in reverse order");
         // Whoever waits for a turn to be replaced forgets it now; the next engine looks at the manifest.
         let names = self.projects.keys().filter(|name| self.fleet.is_in_transit(name));
@@ -232,7 +225,7 @@ impl Supervisor {
             return self.feed(at, FleetInput::Control(action, instances), round);
         }
         let ordered = self.fleet.in_order_of_ending(instances);
-        let (first, others) = ordered.split_at(FIRST_PORTION);
+        let (first, others) = ordered.split_at(FIRST_PORTION.min(ordered.len()));
         for portion in std::iter::once(first).chain(others.chunks(PORTION)) {
             // What happened before comes first.
             self.finish(std::mem::take(round));

@@ -17,7 +17,6 @@ use crate::machine::Component;
 use crate::manifest;
 use crate::model::spec::ProjectSpec;
 use crate::model::{InstanceId, ProbeRole};
-use crate::store::EventFilter;
 use crate::supervisor::World;
 
 /// How many of its last events a component's detail shows.
@@ -48,15 +47,12 @@ pub(super) async fn detail(
         details.iter_mut().filter_map(|detail| detail.component.take()).collect();
     service.add_log_problems(&mut components);
     service.add_usage(&mut components, runs.clone()).await;
+    let mut histories = service.histories(&instances, Some(EVENTS)).await?;
     for ((detail, component), instance) in details.iter_mut().zip(components).zip(instances) {
         let log_file = component.log_file.clone();
         detail.component = Some(component);
-        let filter = EventFilter {
-            instance: Some(instance.clone()),
-            limit: Some(EVENTS),
-            ..EventFilter::default()
-        };
-        detail.events = service.history(filter).await?.iter().map(events::event).collect();
+        let told = histories.remove(&instance).unwrap_or_default();
+        detail.events = told.iter().map(events::event).collect();
         let running = runs.iter().find(|running| running.instance == instance).cloned();
         let look = Look { running, records: service.home.records(), log_file, instance };
         let lines = request.log_lines;

@@ -1,5 +1,7 @@
 //! The history, and what happens from now on.
 
+use std::collections::{HashMap, HashSet, VecDeque};
+
 use tokio::sync::oneshot;
 use tonic::Status;
 
@@ -72,7 +74,7 @@ pub(super) struct Whose {
     /// Empty: of all, also of those that are gone.
     projects: Vec<String>,
     /// `None`: of all components, and of the project itself.
-    instances: Option<Vec<InstanceId>>,
+    instances: Option<HashSet<InstanceId>>,
 }
 
 impl Whose {
@@ -83,7 +85,10 @@ impl Whose {
         let wanted = selector.clone();
         let chosen = service.look(move |world, _| Chosen::new(&wanted, world)).await??;
         let named = !selector.names.is_empty();
-        Ok(Self { projects: chosen.projects, instances: named.then_some(chosen.instances) })
+        Ok(Self {
+            projects: chosen.projects,
+            instances: named.then(|| chosen.instances.into_iter().collect()),
+        })
     }
 
     pub(super) fn includes(&self, record: &EventRecord) -> bool {
@@ -116,6 +121,41 @@ impl Service {
         let (reply, answer) = oneshot::channel();
         let events = self.ask(Request::Events { filter, reply }, answer).await?;
         events.map_err(|error| Status::internal(error.to_string()))
+    }
+
+    /// What is remembered of each of these instances, oldest first; the last so many of each, if `most` says
+    /// so. The history is gone through once, however many they are.
+    pub(super) async fn histories(
+        &self,
+        instances: &[InstanceId],
+        most: Option<u32>,
+    ) -> Result<HashMap<InstanceId, VecDeque<EventRecord>>, Status> {
+        let mut filter = EventFilter::default();
+        if let Some((first, others)) = instances.split_first() {
+            if others.iter().all(|other| other.project == first.project) {
+                filter.project = Some(first.project.to_string());
+            }
+            if others.is_empty() {
+                filter.instance = Some(first.clone());
+                filter.limit = most;
+            }
+        }
+        let mut histories: HashMap<InstanceId, VecDeque<EventRecord>> =
+            instances.iter().map(|instance| (instance.clone(), VecDeque::new())).collect();
+        let most = most.map_or(usize::MAX, |most| usize::try_from(most).unwrap_or(usize::MAX));
+        for record in self.history(filter).await? {
+            let event = &record.event;
+            let instance = InstanceId::new(&event.project, &event.component, event.replica);
+            let of_project = event.component.is_empty();
+            let Some(known) = histories.get_mut(&instance).filter(|_| !of_project) else {
+                continue;
+            };
+            if known.len() == most {
+                known.pop_front();
+            }
+            known.push_back(record);
+        }
+        Ok(histories)
     }
 }
 

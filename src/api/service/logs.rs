@@ -148,9 +148,9 @@ impl Service {
         instances: &[InstanceId],
     ) -> Result<Vec<(LogSource, Timestamp, Timestamp)>, Status> {
         let mut spans = Vec::new();
+        let histories = self.histories(instances, None).await?;
         for source in self.sources(instances) {
-            let instance = Some(source.instance.clone());
-            let events = self.history(EventFilter { instance, ..EventFilter::default() }).await?;
+            let Some(events) = histories.get(&source.instance) else { continue };
             let mut launches = events.iter().rev().filter(|one| one.event.kind == "launched");
             let time = |record: Option<&EventRecord>| {
                 let nanos = record?.event.at;
