@@ -1,7 +1,7 @@
 """The life of so many components, from their start to their stop.
 
     launch ─> apply N ─> rest ─> status ─> apply again ─> change one
-                                   ─> crashes one by one ─> storm of a tenth ─> stop ─> quit
+                                   ─> crashes one by one ─> storm of a tenth ─> stop ─> down ─> quit
 
 The bare loop takes the same way, and leaves out what it cannot do. What is waited for is bounded by how
 long nothing happens, and not by how long it takes: a slow machine is no mistake.
@@ -130,6 +130,17 @@ class DaemonsLife(Life):
         super().__init__(name, supervisor, size, amount, figures, programs)
         self.listener, self.connect = listener, programs.path("connect")
         self.pids = {"keeper": supervisor.keeper, "engine": supervisor.engine}
+
+    def down(self):
+        """All of them are ended and forgotten, which is more than a stop."""
+        with self._about("down, until the command ends"):
+            before = len(self.stamps.all())
+            self.supervisor.start(COMMAND_SECONDS)
+            self._wait_for(before + self.size)
+            time.sleep(LIVED_SECONDS)
+            ran = self.supervisor.down(COMMAND_SECONDS)
+            self._put("down, until the command ends", ran.seconds * 1e3)
+            self._nobody_else(before + self.size, "the down")
 
     def rest(self):
         """What it costs while nobody asks for anything."""

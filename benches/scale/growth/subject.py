@@ -58,6 +58,13 @@ class Probed(Stigmer):
     def stop(self, bound):
         return self._ask("stop", "--timeout", COMMAND_TIMEOUT, bound=bound)
 
+    def start(self, bound):
+        """Again, after a stop."""
+        return self._ask("start", "--timeout", COMMAND_TIMEOUT, bound=bound)
+
+    def down(self, bound):
+        return self._ask("down", "--timeout", COMMAND_TIMEOUT, bound=bound)
+
     def components(self, bound):
         """What it says of each of them."""
         said = self.run([self.stigmer, "status", "-f", self.manifest, "-o", "json"], bound)

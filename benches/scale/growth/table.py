@@ -14,6 +14,7 @@ ROWS = [
     ("storm", "ms", "storm"),
     ("stop", "ms", "size"),
     ("stop, until the command ends", "ms", "size"),
+    ("down, until the command ends", "ms", "size"),
     ("status", "ms", "size"),
     ("apply, unchanged", "ms", "size"),
     ("apply, one changed", "ms", "size"),
