@@ -94,7 +94,10 @@ impl KeeperClient {
             let mut guard = tokio::select! {
                 guard = self.socket.readable() => guard?,
                 sent = self.send_on() => {
-                    sent?;
+                    if sent.is_err() {
+                        // Nobody is there any more who takes it. What was said before is still to be heard.
+                        self.queue().clear();
+                    }
                     continue;
                 }
                 () = self.queued.notified() => continue,
@@ -270,6 +273,30 @@ mod tests {
                 Received::End => return false,
                 other => panic!("{other:?}"),
             }
+        }
+    }
+
+    /// A keeper that is killed leaves unread what it was asked, and told what it had to tell.
+    #[tokio::test(flavor = "current_thread")]
+    async fn what_a_dead_keeper_has_told_is_heard_whatever_it_has_left_unread() {
+        for asked in [0, 1, 5_000] {
+            let (mine, theirs) = socket::pair().unwrap();
+            let client = KeeperClient::from_fd(mine).unwrap();
+            for run in 0..asked {
+                client.send(&ToKeeper::Ack { run: RunId(run) }, &[]).unwrap();
+            }
+            assert_eq!(client.backlog() > 0, asked == 5_000);
+            for run in 0..3 {
+                let mut bytes = Vec::new();
+                FromKeeper::Gone { run: RunId(run) }.encode(&mut bytes);
+                assert_eq!(socket::send_short(theirs.as_fd(), &bytes, &[]).unwrap(), Sent::Done);
+            }
+            drop(theirs);
+            for run in 0..3 {
+                let heard = client.recv().await.unwrap().map(|(message, _)| message);
+                assert_eq!(heard, Some(FromKeeper::Gone { run: RunId(run) }), "{asked} unread");
+            }
+            assert!(client.recv().await.unwrap().is_none());
         }
     }
 

@@ -127,12 +127,15 @@ pub fn receive(
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_DESCRIPTORS))];
     let mut control = RecvAncillaryBuffer::new(&mut space);
     let flags = RecvFlags::CMSG_CLOEXEC | RecvFlags::DONTWAIT;
+    let mut is_reset = false;
     let message = loop {
         let mut parts = [IoSliceMut::new(buffer)];
         match rustix::net::recvmsg(socket, &mut parts, &mut control, flags) {
             Ok(message) => break message,
             Err(rustix::io::Errno::INTR) => {}
             Err(rustix::io::Errno::AGAIN) => return Ok(Received::Nothing),
+            // The other end is gone and has not read everything. That is told once, before what it had sent itself.
+            Err(rustix::io::Errno::CONNRESET) if !is_reset => is_reset = true,
             Err(rustix::io::Errno::CONNRESET) => return Ok(Received::End),
             Err(error) => return Err(error.into()),
         }

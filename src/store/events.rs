@@ -45,6 +45,8 @@ pub struct EventFilter {
     pub project: Option<String>,
     /// Only those of this instance.
     pub instance: Option<InstanceId>,
+    /// Only those with this word.
+    pub kind: Option<String>,
     /// Only those after this id.
     pub after: Option<u64>,
     /// Only those that are not older than this, in Unix nanoseconds.
@@ -105,6 +107,10 @@ impl Store {
             values.push((":owner", project));
             values.push((":component", component));
             values.push((":replica", replica));
+        }
+        if let Some(kind) = &filter.kind {
+            conditions.push("kind = :kind");
+            values.push((":kind", kind));
         }
         if let Some(after) = &after {
             conditions.push("id > :after");

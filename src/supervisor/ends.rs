@@ -80,11 +80,13 @@ impl Supervisor {
         }
     }
 
-    /// Hears of all of them, in a round of their own.
+    /// Hears of all of them when the keeper is gone, and writes them down.
     pub(super) fn hear_all_ends(&mut self) {
         let mut round = Round::default();
         self.hear_ends(now(), usize::MAX, &mut round);
+        round.act_on_nothing();
         self.finish(round);
+        self.catch_up_writing();
     }
 }
 

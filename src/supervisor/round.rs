@@ -54,6 +54,11 @@ impl Round {
         self.declared.insert(instance.clone());
     }
 
+    /// What was to be done is not: there is nobody any more to do it.
+    pub(super) fn act_on_nothing(&mut self) {
+        self.effects.clear();
+    }
+
     /// Takes what came of a step.
     pub(super) fn gather(&mut self, step: FleetStep) {
         self.effects.extend(step.effects);
@@ -75,14 +80,20 @@ impl Supervisor {
     pub(super) fn round(&mut self, inputs: Vec<Input>) {
         let at = now();
         let mut round = Round::default();
-        for input in inputs {
+        let is_told = |input: &Input| matches!(input, Input::Keeper(..));
+        let (told, others): (Vec<_>, Vec<_>) = inputs.into_iter().partition(is_told);
+        for input in told {
             self.take(at, input, &mut round);
         }
-        // Exits come in storms: whatever the keeper has to say by now belongs to this round.
+        // Exits come in storms: whatever the keeper has to say by now belongs to this round, and comes before what
+        // is asked for.
         while let Some(Ok(Some((message, descriptor)))) =
             futures_util::FutureExt::now_or_never(self.keeper.recv())
         {
             self.take(at, Input::Keeper(message, descriptor), &mut round);
+        }
+        for input in others {
+            self.take(at, input, &mut round);
         }
         // Who is about to be killed for being late may have ended.
         let is_late = !self.ends.is_empty() && self.fleet.has_late_end(at);

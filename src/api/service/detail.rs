@@ -47,7 +47,7 @@ pub(super) async fn detail(
         details.iter_mut().filter_map(|detail| detail.component.take()).collect();
     service.add_log_problems(&mut components);
     service.add_usage(&mut components, runs.clone()).await;
-    let mut histories = service.histories(&instances, Some(EVENTS)).await?;
+    let mut histories = service.histories(&instances, None, Some(EVENTS)).await?;
     for ((detail, component), instance) in details.iter_mut().zip(components).zip(instances) {
         let log_file = component.log_file.clone();
         detail.component = Some(component);

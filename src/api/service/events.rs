@@ -115,6 +115,9 @@ impl Whose {
     }
 }
 
+/// So many instances are asked about one by one.
+const FEW: usize = 8;
+
 impl Service {
     /// What is remembered, oldest first.
     pub(super) async fn history(&self, filter: EventFilter) -> Result<Vec<EventRecord>, Status> {
@@ -123,22 +126,31 @@ impl Service {
         events.map_err(|error| Status::internal(error.to_string()))
     }
 
-    /// What is remembered of each of these instances, oldest first; the last so many of each, if `most` says
-    /// so. The history is gone through once, however many they are.
+    /// What is remembered of each of these instances, oldest first; only what has this word, and the last so
+    /// many of each, if `kind` and `most` say so.
+    ///
+    /// Each question has the whole history looked through while the supervisor does nothing else, so a few
+    /// instances are asked about one by one, and others are heard in between. Many are asked about together.
     pub(super) async fn histories(
         &self,
         instances: &[InstanceId],
+        kind: Option<&str>,
         most: Option<u32>,
     ) -> Result<HashMap<InstanceId, VecDeque<EventRecord>>, Status> {
-        let mut filter = EventFilter::default();
-        if let Some((first, others)) = instances.split_first() {
-            if others.iter().all(|other| other.project == first.project) {
-                filter.project = Some(first.project.to_string());
-            }
-            if others.is_empty() {
-                filter.instance = Some(first.clone());
+        let mut filter = EventFilter { kind: kind.map(str::to_owned), ..EventFilter::default() };
+        if instances.len() <= FEW {
+            let mut histories = HashMap::new();
+            for instance in instances {
+                filter.instance = Some(instance.clone());
                 filter.limit = most;
+                histories.insert(instance.clone(), self.history(filter.clone()).await?.into());
             }
+            return Ok(histories);
+        }
+        if let Some((first, others)) = instances.split_first()
+            && others.iter().all(|other| other.project == first.project)
+        {
+            filter.project = Some(first.project.to_string());
         }
         let mut histories: HashMap<InstanceId, VecDeque<EventRecord>> =
             instances.iter().map(|instance| (instance.clone(), VecDeque::new())).collect();

@@ -148,10 +148,10 @@ impl Service {
         instances: &[InstanceId],
     ) -> Result<Vec<(LogSource, Timestamp, Timestamp)>, Status> {
         let mut spans = Vec::new();
-        let histories = self.histories(instances, None).await?;
+        let histories = self.histories(instances, Some("launched"), None).await?;
         for source in self.sources(instances) {
             let Some(events) = histories.get(&source.instance) else { continue };
-            let mut launches = events.iter().rev().filter(|one| one.event.kind == "launched");
+            let mut launches = events.iter().rev();
             let time = |record: Option<&EventRecord>| {
                 let nanos = record?.event.at;
                 Timestamp::from_nanosecond(nanos.into()).ok()
