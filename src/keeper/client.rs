@@ -94,9 +94,13 @@ impl KeeperClient {
             let mut guard = tokio::select! {
                 guard = self.socket.readable() => guard?,
                 sent = self.send_on() => {
-                    if sent.is_err() {
+                    match sent.map_err(|error| (error.kind(), error)) {
+                        Ok(()) => {}
                         // Nobody is there any more who takes it. What was said before is still to be heard.
-                        self.queue().clear();
+                        Err((io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset, _)) => {
+                            self.queue().clear();
+                        }
+                        Err((_, error)) => return Err(error),
                     }
                     continue;
                 }
