@@ -198,8 +198,8 @@ fn ends_of_many_are_told_also_while_one_takes_its_time() {
     assert!(told.values().all(|times| *times == 1), "{told:?}");
 }
 
-/// Stops all, and has `kill` do its work when the first are gone. Everything is told once for each round, with
-/// how it ended.
+/// Stops all, has `kill` do its work when one of them is gone, in each round another one, and waits until all are
+/// stopped but the one that stays.
 fn stop_and_kill(home: &TestHome, round: usize, kill: impl FnOnce(&TestHome)) {
     let names = ["c9", "c120", "c240"];
     let victim = Process::open(home.pid_of(names[round % names.len()])).unwrap();
@@ -212,7 +212,7 @@ fn stop_and_kill(home: &TestHome, round: usize, kill: impl FnOnce(&TestHome)) {
     });
 }
 
-/// How often each was told to have ended, and by what word besides SIGTERM.
+/// What was told of each end of each, but of the one that stays.
 fn exits_told(home: &TestHome) -> BTreeMap<String, Vec<String>> {
     let mut exits: BTreeMap<String, Vec<String>> = BTreeMap::new();
     for event in home.events() {

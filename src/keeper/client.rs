@@ -94,13 +94,13 @@ impl KeeperClient {
             let mut guard = tokio::select! {
                 guard = self.socket.readable() => guard?,
                 sent = self.send_on() => {
-                    match sent.map_err(|error| (error.kind(), error)) {
-                        Ok(()) => {}
-                        // Nobody is there any more who takes it. What was said before is still to be heard.
-                        Err((io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset, _)) => {
-                            self.queue().clear();
+                    if let Err(error) = sent {
+                        use io::ErrorKind::{BrokenPipe, ConnectionReset};
+                        if !matches!(error.kind(), BrokenPipe | ConnectionReset) {
+                            return Err(error);
                         }
-                        Err((_, error)) => return Err(error),
+                        // Nobody is there any more who takes it. What was said before is still to be heard.
+                        self.queue().clear();
                     }
                     continue;
                 }

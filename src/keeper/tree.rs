@@ -263,7 +263,6 @@ pub(super) fn own_children() -> Option<Vec<u32>> {
 
 #[cfg(test)]
 mod tests {
-
     use super::*;
 
     #[test]

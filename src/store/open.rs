@@ -172,7 +172,8 @@ impl Store {
         };
         bring_up_to_date(&mut connection, found).map_err(open)?;
         // SQLite cannot close a second descriptor of a file while a first one holds locks, so it keeps it for the
-        // next copy, or the next checkpoint. Were it taken by the first, that might be the last descriptor there is, for ever.
+        // next copy, or the next checkpoint. Were it taken by the first of these, that might be the last
+        // descriptor there is, for ever.
         layout(path)?;
         super::checkpoint::connect(path).map(drop).map_err(open)?;
         Ok((Self { connection, committed: watch::Sender::default() }, opened))

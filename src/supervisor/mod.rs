@@ -8,9 +8,9 @@
 //! ```
 //!
 //! A round takes all inputs that are there (a storm of exits is one transaction; ends from which nothing
-//! follows may wait, see `ends`), lets the fleet step
-//! through them, writes what changed, and only then acts: what runs is never unknown to the store
-//! (S38). The loop sleeps until the next input or the fleet's earliest deadline, whichever comes first.
+//! follows may wait, see `ends`), lets the fleet step through them, writes what changed, and only then
+//! acts: what runs is never unknown to the store (S38). The loop sleeps until the next input or the
+//! earliest deadline, whichever comes first.
 //!
 //! Invariants: nobody else touches the fleet; an arm of the loop only translates; nothing in a round
 //! waits for anything.

@@ -213,17 +213,8 @@ impl Component {
 
     /// Whether its run is being ended, and it rests once that is done: nothing else follows.
     pub fn is_to_rest(&self) -> bool {
-        match &self.phase {
-            Phase::Ending(ending) => {
-                ending.then == Then::Stop && ending.exit.is_none() && self.wish != Wish::Run
-            }
-            Phase::Stopped { .. }
-            | Phase::Waiting
-            | Phase::Launching { .. }
-            | Phase::Alive(_)
-            | Phase::Backoff { .. }
-            | Phase::Failed { .. } => false,
-        }
+        self.wish != Wish::Run
+            && matches!(&self.phase, Phase::Ending(ending) if ending.then == Then::Stop && ending.exit.is_none())
     }
 
     /// The next time at which it wants a tick.

@@ -6,7 +6,7 @@ use super::dependents::{key_of, replicas_of};
 use super::{Fleet, Work};
 use crate::machine::component::Input;
 use crate::machine::phase::Wish;
-use crate::model::{Event, EventKind, InstanceId, Time};
+use crate::model::{Event, EventKind, InstanceId, RunId, Time};
 
 impl Fleet {
     /// The same instances so that dependents come before what they depend on, and otherwise as they were:
@@ -48,6 +48,33 @@ impl Fleet {
                 ordered.push(instance);
             }
         }
+    }
+
+    /// How many components are being ended.
+    #[must_use]
+    pub const fn ending(&self) -> usize {
+        self.ending
+    }
+
+    /// Whether nothing follows from the end of this run: it was asked for, and nobody waits for it but those
+    /// who look.
+    #[must_use]
+    pub fn nothing_follows(&self, run: RunId) -> bool {
+        let Some(instance) = self.runs.get(&run) else { return false };
+        // Those that remain of a component may be ready without one that is forgotten.
+        let is_missed =
+            || self.leaving.contains(instance) && self.dependents.of(instance).next().is_some();
+        self.held.is_empty()
+            && self.rolling.is_empty()
+            && self.members.get(instance).is_some_and(|member| member.is_to_rest())
+            && !is_missed()
+    }
+
+    /// Whether one that is being ended wants to be told the time.
+    #[must_use]
+    pub fn has_late_end(&self, now: Time) -> bool {
+        let mut late = self.deadlines.0.iter().take_while(|(at, _)| *at <= now);
+        late.any(|(_, instance)| self.members.get(instance).is_some_and(|one| one.is_ending()))
     }
 
     pub(super) fn leave(&mut self, now: Time, instance: InstanceId, work: &mut Work) {

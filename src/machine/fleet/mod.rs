@@ -210,33 +210,6 @@ impl Fleet {
         self.runs.get(&run)
     }
 
-    /// How many components are being ended.
-    #[must_use]
-    pub const fn ending(&self) -> usize {
-        self.ending
-    }
-
-    /// Whether nothing follows from the end of this run: it was asked for, and nobody waits for it but those
-    /// who look.
-    #[must_use]
-    pub fn nothing_follows(&self, run: RunId) -> bool {
-        let Some(instance) = self.runs.get(&run) else { return false };
-        // Those that remain of a component may be ready without one that is forgotten.
-        let is_missed =
-            || self.leaving.contains(instance) && self.dependents.of(instance).next().is_some();
-        self.held.is_empty()
-            && self.rolling.is_empty()
-            && self.members.get(instance).is_some_and(|member| member.is_to_rest())
-            && !is_missed()
-    }
-
-    /// Whether one that is being ended wants to be told the time.
-    #[must_use]
-    pub fn has_late_end(&self, now: Time) -> bool {
-        let mut late = self.deadlines.0.iter().take_while(|(at, _)| *at <= now);
-        late.any(|(_, instance)| self.members.get(instance).is_some_and(|one| one.is_ending()))
-    }
-
     /// The earliest time at which somebody wants a tick.
     #[must_use]
     pub fn next_deadline(&self) -> Option<Time> {
