@@ -8,13 +8,14 @@ class Amount:
     sizes: tuple
     """Numbers of components."""
     rounds: int
-    """How often all are started and stopped, for the median, the bare loop and stigmer by turns."""
+    """How often all are started, asked, killed and stopped, the bare loop and stigmer by turns: the median
+    of all is what is told."""
     trials: int
-    """Crashes of one component, one after the other."""
+    """Crashes of one component, one after the other; in each round."""
     asks: int
-    """How often the status is asked for, and how often a command is started."""
+    """How often the status is asked for in each round, and how often a command is started."""
     applies: int
-    """How often an unchanged manifest is applied."""
+    """How often an unchanged manifest is applied in each round."""
     settle_seconds: int
     """From the last command until a supervisor counts as at rest."""
     rest_seconds: int
@@ -59,6 +60,8 @@ SLOTS_OF_AN_INTERVAL = 100
 STUCK_SECONDS = 60
 # What is repeated for its median is not begun again after so many seconds.
 PATIENCE_SECONDS = 20
+# No further round of a size is begun after so many.
+ROUNDS_SECONDS = 120
 
 # Row to the most that it should be, by number of components; None is any number.
 AIMS = {

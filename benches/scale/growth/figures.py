@@ -40,9 +40,11 @@ class Figures:
         self._figure(subject, row, size).values.extend(values)
 
     def percentiles(self, subject, row, size, values):
-        """The usual one and the worst but for one in a hundred."""
-        self.put(subject, f"{row} p50", size, percentile(values, 50))
-        self.put(subject, f"{row} p99", size, percentile(values, 99))
+        """The usual one and the worst but for one in a hundred, of these and all that came before."""
+        self.put(subject, row, size, *values)
+        known = self.get(subject, row, size).values
+        for rank in (50, 99):
+            self._figure(subject, f"{row} p{rank}", size).values = [percentile(known, rank)]
 
     def get(self, subject, row, size):
         return self.by_key.get((subject, row, size), Figure())
