@@ -1,7 +1,65 @@
-//! A control group of the machine with a limit, for a daemon that is to run short: only root can make one.
+//! Control groups of the machine: one with a limit, for a daemon that is to run short, which only root can
+//! make; and those that a daemon has made, once it is gone.
 
+use std::ffi::OsStr;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use stigmer::home::Home;
+use stigmer::keeper::KeeperConfig;
+
+use super::wait::poll;
+
+/// How long the kernel may take with the last process of a group.
+const EMPTIED_WITHIN: Duration = Duration::from_secs(10);
+
+/// Removes the groups of a home of which no process lives any more: a keeper that was killed leaves them,
+/// until the next one of the same home. Gives what cannot be removed.
+pub(crate) fn remove_those_of(home: &Path) -> Vec<PathBuf> {
+    let name = format!("stigmer-{}", KeeperConfig::for_home(&Home::at(home)).tag);
+    let mounts = fs::read_to_string("/proc/self/mounts").unwrap_or_default();
+    let mut left = Vec::new();
+    for mount in mounts.lines().filter_map(|line| {
+        let mut fields = line.split(' ').skip(1);
+        let point = fields.next()?;
+        (fields.next() == Some("cgroup2")).then_some(point)
+    }) {
+        // A keeper stays in the group of whoever started it, which a test may have put into one of its own.
+        find(Path::new(mount), OsStr::new(&name), &mut left);
+    }
+    poll(EMPTIED_WITHIN, || {
+        left.retain(|base| !remove(base));
+        left.is_empty().then_some(())
+    });
+    left
+}
+
+/// All folders of this name below another one.
+fn find(folder: &Path, name: &OsStr, found: &mut Vec<PathBuf>) {
+    for path in subfolders(folder) {
+        if path.file_name() == Some(name) {
+            found.push(path);
+        } else {
+            find(&path, name, found);
+        }
+    }
+}
+
+/// Whether a group and those below it are gone now.
+fn remove(group: &Path) -> bool {
+    subfolders(group).iter().for_each(|below| {
+        remove(below);
+    });
+    fs::remove_dir(group).is_ok() || !group.exists()
+}
+
+/// None where it is gone: other tests make groups and remove them meanwhile.
+fn subfolders(folder: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(folder).into_iter().flatten().flatten();
+    let folders = entries.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()));
+    folders.map(|entry| entry.path()).collect()
+}
 
 /// A group of one controller, removed when dropped: by then nothing may live in it any more.
 pub(crate) struct Group {
@@ -93,7 +151,6 @@ impl Drop for Group {
         for pid in left.lines() {
             let _ = fs::write(self.path.with_file_name("cgroup.procs"), pid);
         }
-        // The kernel takes its time with the last process of a group.
-        super::wait::poll(std::time::Duration::from_secs(10), || fs::remove_dir(&self.path).ok());
+        poll(EMPTIED_WITHIN, || fs::remove_dir(&self.path).ok());
     }
 }

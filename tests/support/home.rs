@@ -19,6 +19,7 @@ use super::ask::DaemonPids;
 use super::command::{self, Output, Running};
 use super::containers::Engine;
 use super::executable::write_executable;
+use super::groups;
 use super::processes::{Found, belonging_to};
 use super::programs::{Programs, TestUser};
 use super::wait::poll;
@@ -269,6 +270,15 @@ impl TestHome {
 
     /// Ends everything, and says what should have ended before.
     fn end(&self) -> Vec<String> {
+        let mut problems = self.end_processes();
+        let left = groups::remove_those_of(&self.home());
+        if !left.is_empty() {
+            problems.push(format!("control groups that cannot be removed: {left:?}"));
+        }
+        problems
+    }
+
+    fn end_processes(&self) -> Vec<String> {
         let mut problems = Vec::new();
         let root = self.root.path();
         if belonging_to(root).is_empty() {
