@@ -48,9 +48,9 @@ fn find(folder: &Path, name: &OsStr, found: &mut Vec<PathBuf>) {
 
 /// Whether a group and those below it are gone now.
 fn remove(group: &Path) -> bool {
-    subfolders(group).iter().for_each(|below| {
-        remove(below);
-    });
+    for below in subfolders(group) {
+        remove(&below);
+    }
     fs::remove_dir(group).is_ok() || !group.exists()
 }
 

@@ -89,6 +89,11 @@ impl Goal {
     /// Looks at the components; gives the outcome once there is one.
     pub(super) fn look(&mut self, world: &World<'_>, home: &Home) -> Option<Outcome> {
         self.again = None;
+        // Whoever is to end and has not decides alone: with thousands, most looks end here.
+        let is_ending = |instance| leaving(self.aim, instance, world) == Standing::UnderWay;
+        if self.aim != Aim::Up && self.instances.iter().any(is_ending) {
+            return None;
+        }
         let restarts =
             |instance: &InstanceId| world.fleet.get(instance).map_or(0, Component::restarts_total);
         self.restarts_before.get_or_insert_with(|| {
@@ -135,32 +140,23 @@ impl Goal {
     }
 
     fn standing(&mut self, instance: &InstanceId, world: &World<'_>) -> Standing {
+        if self.aim != Aim::Up {
+            return leaving(self.aim, instance, world);
+        }
         let Some(component) = world.fleet.get(instance) else { return Standing::Reached };
         if component.is_stuck() {
             return Standing::Missed;
         }
-        match self.aim {
-            Aim::Gone => Standing::UnderWay,
-            Aim::Down => match component.phase() {
-                Phase::Stopped { .. } => Standing::Reached,
-                Phase::Failed { .. }
-                | Phase::Waiting
-                | Phase::Launching { .. }
-                | Phase::Alive(_)
-                | Phase::Ending(_)
-                | Phase::Backoff { .. } => down(component),
-            },
-            Aim::Up if world.fleet.awaits_turn(instance) => Standing::UnderWay,
-            Aim::Up => match up(component) {
-                Standing::Held if is_coming(instance, world) => Standing::UnderWay,
-                Standing::Reached => self.trusted(instance, component, world.now),
-                standing => standing,
-            },
+        if world.fleet.awaits_turn(instance) {
+            return Standing::UnderWay;
+        }
+        match up(component) {
+            Standing::Held if is_coming(instance, world) => Standing::UnderWay,
+            Standing::Reached => self.trusted(instance, component, world.now),
+            standing => standing,
         }
     }
-}
 
-impl Goal {
     /// Whether what looks as it should may be believed.
     fn trusted(&mut self, instance: &InstanceId, component: &Component, now: Time) -> Standing {
         let Phase::Alive(alive) = component.phase() else { return Standing::Reached };
@@ -179,6 +175,17 @@ impl Goal {
         }
         self.again = Some(self.again.map_or(settled, |again| again.max(settled)));
         Standing::UnderWay
+    }
+}
+
+/// How one that is to end stands.
+fn leaving(aim: Aim, instance: &InstanceId, world: &World<'_>) -> Standing {
+    match world.fleet.get(instance) {
+        None => Standing::Reached,
+        Some(component) if component.is_stuck() => Standing::Missed,
+        Some(_) if aim == Aim::Gone => Standing::UnderWay,
+        Some(component) if matches!(component.phase(), Phase::Stopped { .. }) => Standing::Reached,
+        Some(component) => down(component),
     }
 }
 

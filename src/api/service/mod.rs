@@ -19,6 +19,7 @@ mod events;
 mod exec;
 mod goal;
 mod logs;
+mod pace;
 mod progress;
 mod reply;
 mod upgrade;

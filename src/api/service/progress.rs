@@ -18,6 +18,7 @@ use tonic::Status;
 
 use super::ask::{Chosen, projects};
 use super::goal::{Aim, Goal};
+use super::pace::Pace;
 use super::reply::{ending, refused};
 use super::{Messages, Sender, Service, events, stream};
 use crate::api::v1::control_request::Action as Asked;
@@ -35,16 +36,8 @@ use crate::supervisor::{Applied, Events, Refusal, Request};
 /// A status of `--watch` is not sent more often than this: nobody reads faster.
 const LEAST_PAUSE: Duration = Duration::from_millis(40);
 
-/// Who waits for a goal wants to know soon.
-const SHORT_PAUSE: Duration = Duration::from_millis(3);
-
-/// How many times longer than a look the pause after it is.
+/// How many times longer than making a status the pause after it is.
 const SHARE: u32 = 15;
-
-/// The longest pause between two looks whether the goal is reached: whoever waits has an answer soon after
-/// there is one, however many components there are; and before the daemon ends, which stays for 500 ms
-/// after its last project.
-const LONGEST_PAUSE: Duration = Duration::from_millis(200);
 
 /// The longest pause between two statuses, which take much longer to make: with thousands of components, as
 /// long as a hundred milliseconds.
@@ -377,37 +370,29 @@ struct Gone;
 impl Follower {
     async fn run(&mut self, mut told: Events) -> Result<(), Gone> {
         let mut changes = self.service.handle.changes.clone();
-        let mut look_at = Instant::now();
-        let mut dirty = true;
+        let mut pace = Pace::new(Instant::now());
         loop {
-            if dirty && look_at <= Instant::now() {
+            if pace.next_look().is_some_and(|at| at <= Instant::now()) {
                 changes.mark_unchanged();
-                dirty = false;
                 let (outcome, cost) = self.look(&mut told).await?;
                 if let Some(outcome) = outcome {
                     return self.send(Progress { outcome: Some(outcome), ..self.empty() }).await;
                 }
-                look_at = Instant::now() + pause_after(cost);
                 // What it has seen is shown, also if nothing changes any more.
-                if self.is_behind {
-                    dirty = true;
-                    look_at = look_at.max(self.show_at.min(look_at + LONGEST_PAUSE));
-                }
-                if let Some(again) = self.goal.again() {
-                    dirty = true;
-                    look_at = look_at.max(instant_of(again));
-                }
+                let show_at = self.is_behind.then_some(self.show_at);
+                pace.has_looked(Instant::now(), cost, show_at, self.goal.again().map(instant_of));
             }
+            let next_look = pace.next_look();
             tokio::select! {
                 alive = changes.changed() => match alive {
-                    Ok(()) => dirty = true,
+                    Ok(()) => pace.something_changed(),
                     Err(_) => return self.fail(ending()).await,
                 },
                 event = told.recv() => match event {
                     Some(event) => self.tell(Some(event), &mut told).await?,
                     None => return self.fail(ending()).await,
                 },
-                () = tokio::time::sleep_until(look_at), if dirty => {}
+                () = until(next_look) => {}
                 () = self.sender.closed() => return Err(Gone),
             }
         }
@@ -502,9 +487,12 @@ impl Follower {
     }
 }
 
-/// How long to leave the supervisor alone after a look that has cost it so much.
-fn pause_after(cost: Duration) -> Duration {
-    cost.saturating_mul(SHARE).clamp(SHORT_PAUSE, LONGEST_PAUSE)
+/// For ever, if there is no such moment.
+async fn until(moment: Option<Instant>) {
+    match moment {
+        Some(moment) => tokio::time::sleep_until(moment).await,
+        None => std::future::pending().await,
+    }
 }
 
 fn state_of(component: &v1::Component) -> (InstanceId, (String, bool, Option<String>)) {
@@ -524,18 +512,4 @@ async fn with_tails(outcome: v1::Outcome) -> v1::Outcome {
         outcome
     });
     read.await.unwrap_or(outcome)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_pause_after_a_look_grows_with_its_cost_and_is_never_long() {
-        assert_eq!(pause_after(Duration::ZERO), SHORT_PAUSE);
-        assert_eq!(pause_after(Duration::from_millis(5)), Duration::from_millis(75));
-        // A supervisor that did not get the processor meanwhile.
-        assert_eq!(pause_after(Duration::from_secs(2)), LONGEST_PAUSE);
-        assert_eq!(pause_after(Duration::MAX), LONGEST_PAUSE);
-    }
 }
