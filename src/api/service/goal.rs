@@ -81,6 +81,11 @@ impl Goal {
         &self.instances
     }
 
+    /// Whether it is that something ends.
+    pub(super) fn is_of_ends(&self) -> bool {
+        self.aim != Aim::Up
+    }
+
     /// When to look again, though nothing may have happened by then.
     pub(super) const fn again(&self) -> Option<Time> {
         self.again
@@ -91,7 +96,7 @@ impl Goal {
         self.again = None;
         // Whoever is to end and has not decides alone: with thousands, most looks end here.
         let is_ending = |instance| leaving(self.aim, instance, world) == Standing::UnderWay;
-        if self.aim != Aim::Up && self.instances.iter().any(is_ending) {
+        if self.is_of_ends() && self.instances.iter().any(is_ending) {
             return None;
         }
         let restarts =
@@ -140,7 +145,7 @@ impl Goal {
     }
 
     fn standing(&mut self, instance: &InstanceId, world: &World<'_>) -> Standing {
-        if self.aim != Aim::Up {
+        if self.is_of_ends() {
             return leaving(self.aim, instance, world);
         }
         let Some(component) = world.fleet.get(instance) else { return Standing::Reached };

@@ -370,7 +370,7 @@ struct Gone;
 impl Follower {
     async fn run(&mut self, mut told: Events) -> Result<(), Gone> {
         let mut changes = self.service.handle.changes.clone();
-        let mut pace = Pace::new(Instant::now());
+        let mut pace = Pace::new(Instant::now(), self.goal.is_of_ends());
         loop {
             if pace.next_look().is_some_and(|at| at <= Instant::now()) {
                 changes.mark_unchanged();
